@@ -1,0 +1,170 @@
+"""Occlusion attribution: how much a patch matters when it is replaced, read at many units of each occluded pass.
+
+o(p) = E_x sum_c (y_c(x) - y_c(x without the patch at p))^2, through captum's FeatureAblation over keep/occlude switches:
+one forward pass with one patch occluded tells the effect on *every* unit, each at its own offset from the patch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from captum.attr import FeatureAblation
+from jaxtyping import Float
+from torch import Tensor
+
+from erflab.attribution.base import Batch, Frame
+from erflab.errors import MeasurementError
+from erflab.target import Trunk
+
+
+@dataclass(frozen=True)
+class AxisPlan:
+    """Occluders and read units along one image axis.
+
+    positions: patch centres in px (half-integers for an even side). units: indices of the units that are read.
+    centers: their centres in px. offsets: the map's coordinates, position - center, evenly spaced by the step.
+    """
+
+    positions: tuple[float, ...]
+    units: tuple[int, ...]
+    centers: tuple[float, ...]
+    offsets: tuple[float, ...]
+
+    def bins(self) -> np.ndarray:
+        """Index into `offsets` of each (unit, position) pair, [units, positions]; -1 beyond the map."""
+        step = self.offsets[1] - self.offsets[0] if len(self.offsets) > 1 else 1.0
+        offset = np.array(self.positions)[None, :] - np.array(self.centers)[:, None]
+        index = np.rint((offset - self.offsets[0]) / step).astype(int)
+        return np.where((index >= 0) & (index < len(self.offsets)), index, -1)
+
+
+@dataclass(frozen=True)
+class OcclusionPlan:
+    """All (unit, patch) pairs of one measurement: the product of the two axes' plans, for square patches of side `patch`."""
+
+    y: AxisPlan
+    x: AxisPlan
+    patch: int
+
+    @property
+    def frame(self) -> Frame:
+        """Where the map's values lie."""
+        return Frame(self.y.offsets, self.x.offsets)
+
+    @property
+    def occluders(self) -> list[tuple[int, int, int, int]]:
+        """Pixels of each patch, (y0, y1, x0, x1), ends excluded; they may reach outside the image."""
+        half = (self.patch - 1) / 2
+        starts = ((round(y - half), round(x - half)) for y in self.y.positions for x in self.x.positions)
+        return [(y, y + self.patch, x, x + self.patch) for y, x in starts]
+
+    def bins(self) -> Tensor:
+        """Flat index into the map of each (unit, patch) pair, [units, patches]; -1 beyond the map."""
+        y, x = self.y.bins()[:, None, :, None], self.x.bins()[None, :, None, :]
+        flat = np.where((y < 0) | (x < 0), -1, y * len(self.x.offsets) + x)
+        return torch.from_numpy(flat.reshape(len(self.y.units) * len(self.x.units), -1))
+
+    def counts(self) -> Tensor:
+        """Readings per offset, [y, x]."""
+        bins = self.bins().flatten()
+        return torch.bincount(bins[bins >= 0], minlength=math.prod(self.frame.shape)).reshape(self.frame.shape)
+
+
+class OccludedDifference:
+    """The forward function that captum ablates: switches -> sum_c (y_c - y_c,clean)^2 of every read unit.
+
+    A switch of 0 replaces its patch by the fill. With all switches on the images are the clean ones and nothing is run.
+    """
+
+    def __init__(self, trunk: Trunk, plan: OcclusionPlan, input_size: tuple[int, int], device: torch.device) -> None:
+        self.trunk = trunk
+        self.rows = torch.tensor(plan.y.units, device=device)
+        self.columns = torch.tensor(plan.x.units, device=device)
+        y0, y1, x0, x1 = torch.tensor(plan.occluders, device=device).T[..., None]
+        y, x = (torch.arange(n, device=device) for n in input_size)
+        self.inside_y, self.inside_x = (y >= y0) & (y < y1), (x >= x0) & (x < x1)  # [patches, H], [patches, W]
+
+    def units(self, images: Tensor) -> Float[Tensor, "batch c units"]:
+        """The outputs of the read units."""
+        y: Tensor = self.trunk(images)
+        return y[:, :, self.rows][..., self.columns].flatten(2)
+
+    def __call__(self, switches: Tensor, images: Tensor, clean: Tensor, fill: Tensor) -> Float[Tensor, "batch units"]:
+        """Squared change of each unit's output, summed over channels."""
+        off = switches == 0
+        if not bool(off.any()):
+            return torch.zeros((len(images), clean.shape[2]), dtype=clean.dtype, device=clean.device)
+        patch = off.to(torch.int8).argmax(1)  # captum switches one patch off at a time
+        occluded = self.inside_y[patch][:, None, :, None] & self.inside_x[patch][:, None, None, :]
+        return (self.units(torch.where(occluded, fill, images)) - clean).square().sum(1)
+
+
+def unit_effects(
+    difference: OccludedDifference, images: Tensor, fill: Tensor, patches: int, per_evaluation: int = 1
+) -> Float[Tensor, "batch units patches"]:
+    """sum_c (y_c - y_c without the patch)^2 for every (unit, patch) pair, exactly, through captum."""
+    with torch.no_grad():
+        clean = difference.units(images)
+        switches = torch.ones((len(images), patches), dtype=images.dtype, device=images.device)
+        effect: Tensor = FeatureAblation(difference).attribute(
+            switches,
+            baselines=0,
+            additional_forward_args=(images, clean, fill),
+            feature_mask=torch.arange(patches, device=images.device)[None],
+            perturbations_per_eval=min(per_evaluation, patches),
+        )
+    # Ablation attributes f(all on) - f(one off) = 0 - effect, with outputs [batch * units] in rows.
+    return -effect.reshape(len(images), clean.shape[2], patches)
+
+
+def occlusion_maps(
+    difference: OccludedDifference, plan: OcclusionPlan, batch: Batch, fill: Tensor, per_evaluation: int = 1
+) -> Float[Tensor, "batch y x"]:
+    """One map an image: at each offset the mean over its (unit, patch) readings, in float64.
+
+    Raises MeasurementError naming the image if a reading is not finite.
+    """
+    bins = plan.bins().to(batch.images.device).flatten()
+    effects = unit_effects(difference, batch.images, fill, len(plan.occluders), per_evaluation).flatten(1).to(torch.float64)
+    bad = ~torch.isfinite(effects).all(1)
+    if bool(bad.any()):
+        which = [i for i, b in zip(batch.indices, bad.tolist(), strict=True) if b]
+        raise MeasurementError(
+            f"the output of layer {difference.trunk.layer!r} is not finite for image(s) {which[:8]}; check the weights and "
+            "the normalisation, or try runtime.dtype=float64."
+        )
+    kept = bins >= 0
+    sums = torch.zeros((len(effects), math.prod(plan.frame.shape)), dtype=torch.float64, device=effects.device)
+    sums.index_add_(1, bins[kept], effects[:, kept])
+    counts = plan.counts().to(effects.device).clamp(min=1)
+    return sums.reshape(-1, *plan.frame.shape) / counts
+
+
+Fill = Callable[[Batch], Tensor]
+
+
+def constant_fill(values: Sequence[float]) -> Fill:
+    """A colour per channel, in normalised units."""
+
+    def fill(batch: Batch) -> Tensor:
+        colour = torch.tensor(values, dtype=batch.images.dtype, device=batch.images.device)
+        return colour[None, :, None, None].expand_as(batch.images)
+
+    return fill
+
+
+def blurred_fill(patch: int) -> Fill:
+    """The image itself, blurred by a Gaussian of the patch's side as standard deviation, so that no patch detail is left."""
+    from torchvision.transforms.functional import gaussian_blur
+
+    def fill(batch: Batch) -> Tensor:
+        limit = min(batch.images.shape[2:])
+        kernel = min(6 * patch + 1, 2 * ((limit - 1) // 2) - 1)
+        blurred: Tensor = gaussian_blur(batch.images, [max(kernel, 1)] * 2, [float(patch)] * 2)
+        return blurred
+
+    return fill

@@ -1,0 +1,274 @@
+"""The settings of a measurement, as plain dataclasses: one class a group, every option with its help, ranges checked once.
+
+The command line composes these with Hydra (`erflab.cli`); Python callers make them directly. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from erflab.errors import ConfigError, closest
+
+MAGNITUDES = ("energy", "absolute", "signed", "replknet")
+LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
+BASELINES = ("mean", "zero", "blur", "image")
+OCCLUSION_UNITS = ("all", "unclipped", "one")
+FITS = ("crop", "reflect", "resize")
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with its default and the sentence that `erflab options` prints for it."""
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+def _one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(valid)}.{closest(str(value), valid)}")
+
+
+def _at_least(name: str, value: object, least: float, *, or_word: str | None = None) -> None:
+    if or_word is not None and value == or_word:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
+        word = f" or {or_word!r}" if or_word else ""
+        raise ConfigError(f"{name} is {value!r}; give a number of at least {least:g}{word}.")
+
+
+def _pair(name: str, value: object) -> tuple[int, int] | None:
+    """`value` as two integers, or None if it is no sequence."""
+    if not isinstance(value, (list, tuple)):
+        return None
+    if len(value) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        raise ConfigError(f"{name} is {value!r}; a list must hold two integers, [y, x].")
+    return int(value[0]), int(value[1])
+
+
+@dataclass
+class ModelConfig:
+    """Which network, with which weights."""
+
+    name: str | None = option(None, "a torchvision or timm model name, such as resnet50 or convnext_tiny")
+    library: str = option("auto", "where to look the name up: torchvision, timm, or auto (torchvision first)")
+    _target_: str | None = option(None, "import path of an nn.Module class, instead of a name (see runtime.allow)")
+    arguments: dict[str, Any] = option({}, "keyword arguments for the model's constructor")
+    weights: str = option(
+        "none",
+        "none (seeded random initialisation), pretrained (the library's own), efficientnet_lite0 (from its pip package), "
+        "or the path of a .safetensors, .pth or .pt state dict",
+    )
+    seed: int = option(0, "seed of the random initialisation")
+    mean: list[float] | None = option(None, "channel means of the normalisation; default: the model's own metadata")
+    std: list[float] | None = option(None, "channel standard deviations; default: the model's own metadata")
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without building the model."""
+        _one_of("model.library", self.library, ("auto", "torchvision", "timm"))
+        if (self.name is None) == (self._target_ is None):
+            raise ConfigError(
+                f"model.name is {self.name!r} and model._target_ is {self._target_!r}; give exactly one of them, "
+                "such as model=resnet50 or model=custom model._target_=mypkg.MyNet."
+            )
+        if self.std is not None and any(s <= 0 for s in self.std):
+            raise ConfigError(f"model.std is {list(self.std)}; every standard deviation must be positive.")
+
+
+@dataclass
+class ImagesConfig:
+    """Which images. The subclasses name the source."""
+
+    count: int = option(64, "number of images (crops) to measure over")
+    size: Any = option(
+        "auto",
+        "input size in px: a number, [height, width], or auto: the smallest multiple of the total stride in which the "
+        "unit's theoretical field lies unclipped, up to size_limit",
+    )
+    size_limit: int = option(1024, "largest size in px that auto may pick; a larger or global field gets fallback_size")
+    fallback_size: int = option(224, "size in px that auto takes when no unclipped size exists below size_limit")
+    seed: int = option(0, "seed of crops and noise; each image is keyed by (seed, index)")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _at_least("images.count", self.count, 1)
+        _at_least("images.size_limit", self.size_limit, 1)
+        _at_least("images.fallback_size", self.fallback_size, 1)
+        for value in _pair("images.size", self.size) or [self.size]:
+            _at_least("images.size", value, 1, or_word="auto")
+
+
+@dataclass
+class PhotographsConfig(ImagesConfig):
+    """The colour photographs that come with scikit-image, scikit-learn and matplotlib, as native-resolution crops."""
+
+    fit: str = option("crop", "photographs smaller than the crop: crop leaves them out, reflect extends, resize enlarges")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        _one_of("images.fit", self.fit, FITS)
+
+
+@dataclass
+class NoiseConfig(ImagesConfig):
+    """White Gaussian noise, mean 0 and variance 1 in the model's normalised units."""
+
+    channels: int = option(3, "number of input channels")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        _at_least("images.channels", self.channels, 1)
+
+
+@dataclass
+class FolderConfig(PhotographsConfig):
+    """Every image below a folder, in any format that Pillow reads."""
+
+    path: str | None = option(None, "the folder; searched recursively")
+    on_error: str = option("raise", "an unreadable image: raise stops and names it, skip counts and lists it")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        _one_of("images.on_error", self.on_error, ("raise", "skip"))
+        if self.path is None:
+            raise ConfigError("images.path is missing; give the folder: images=folder images.path=DIR.")
+
+
+@dataclass
+class DatasetConfig(PhotographsConfig):
+    """Any torch Dataset by import path; items are images (tensor or PIL) or tuples that begin with one."""
+
+    _target_: str | None = option(None, "import path of the Dataset class or factory (see runtime.allow)")
+    arguments: dict[str, Any] = option({}, "keyword arguments for it")
+    normalised: bool = option(False, "whether its tensors are normalised already (else they are in [0, 1])")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        if self._target_ is None:
+            raise ConfigError("images._target_ is missing; give the import path: images=dataset images._target_=pkg.Data.")
+
+
+@dataclass
+class TargetConfig:
+    """Which unit of which layer."""
+
+    layer: str | None = option(
+        None, "dotted module name, layer4.1.conv2; NAME:K for the K-th call of a reused module; default: last spatial layer"
+    )
+    unit: Any = option("center", "center, corner, or [i, j] on the layer's grid; negative indices count from the end")
+    channel: Any = option("all", "all, or the index of one channel")
+    layout: str = option("auto", "order of the layer's output: nchw, nhwc, tokens [B, N, C], or auto")
+    grid: list[int] | None = option(None, "rows and columns of a token grid, [h, w]; default: worked out")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("target.layout", self.layout, LAYOUTS)
+        if _pair("target.unit", self.unit) is None:
+            _one_of("target.unit", self.unit, ("center", "corner"))
+        _at_least("target.channel", self.channel, 0, or_word="all")
+        if self.grid is not None and any(g < 1 for g in _pair("target.grid", list(self.grid)) or ()):
+            raise ConfigError(f"target.grid is {list(self.grid)}; rows and columns must be positive.")
+
+
+@dataclass
+class GradientConfig:
+    """Gradient attribution (captum's NeuronGradient)."""
+
+    magnitude: str = option("energy", "energy, absolute, signed or replknet; they are not interchangeable")
+    draws: int = option(1, "random sign vectors per image (energy only): more lower the sampling error")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("attribution.gradient.magnitude", self.magnitude, MAGNITUDES)
+        _at_least("attribution.gradient.draws", self.draws, 1)
+
+
+@dataclass
+class OcclusionConfig:
+    """Occlusion attribution (captum's FeatureAblation over occluders, read at many units at once)."""
+
+    units: str = option("all", "all units, the unclipped ones, or one (the target unit, an occluder at every position)")
+    patch: Any = option("auto", "side of the square occluder in px; auto: half the layer's stride")
+    step: Any = option("auto", "spacing of the map in px; divides the stride or is a multiple; auto: a quarter stride")
+    baseline: str = option("mean", "what replaces the patch: channel mean of the images, zero, blur, or another image")
+    per_evaluation: int = option(4, "occluders per forward pass and image (captum's perturbations_per_eval)")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("attribution.occlusion.units", self.units, OCCLUSION_UNITS)
+        _one_of("attribution.occlusion.baseline", self.baseline, BASELINES)
+        _at_least("attribution.occlusion.patch", self.patch, 1, or_word="auto")
+        _at_least("attribution.occlusion.step", self.step, 1, or_word="auto")
+        _at_least("attribution.occlusion.per_evaluation", self.per_evaluation, 1)
+
+
+@dataclass
+class AttributionConfig:
+    """Which methods: attribution=gradient, attribution=occlusion or attribution=[gradient,occlusion]."""
+
+    gradient: GradientConfig | None = option(None, "gradient attribution, when chosen")
+    occlusion: OcclusionConfig | None = option(None, "occlusion attribution, when chosen")
+
+    def __post_init__(self) -> None:
+        """Check that there is something to measure."""
+        if self.gradient is None and self.occlusion is None:
+            raise ConfigError("attribution is empty; choose attribution=gradient, occlusion or [gradient,occlusion].")
+
+
+@dataclass
+class FalloffConfig:
+    """The model fitted to the falloff of each map."""
+
+    family: str = option("gaussian", "falloff family")
+    elliptical: bool = option(True, "two axes and an angle, instead of one width")
+    floor: bool = option(True, "a constant background beside the peak")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("falloff.family", self.family, ("gaussian",))
+
+
+@dataclass
+class RuntimeConfig:
+    """Where and how to run."""
+
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    dtype: str = option("float32", "float32 or float64")
+    batch_size: Any = option("auto", "images per batch, or auto")
+    threads: int | None = option(None, "CPU threads; default: torch's choice (recorded in the result)")
+    seed: int = option(0, "seed of the random signs")
+    progress: bool = option(True, "show progress bars and the final table")
+    figures: bool = option(True, "draw the figures")
+    allow: list[str] = option([], "further package prefixes that model._target_ and images._target_ may name")
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _one_of("runtime.dtype", self.dtype, ("float32", "float64"))
+        _at_least("runtime.batch_size", self.batch_size, 1, or_word="auto")
+        if self.threads is not None:
+            _at_least("runtime.threads", self.threads, 1)
+
+
+@dataclass
+class ErflabConfig:
+    """A whole measurement."""
+
+    model: ModelConfig
+    images: ImagesConfig
+    target: TargetConfig = field(default_factory=TargetConfig, metadata={"help": "which unit of which layer"})
+    attribution: AttributionConfig = field(
+        default_factory=lambda: AttributionConfig(gradient=GradientConfig()), metadata={"help": "which methods"}
+    )
+    falloff: FalloffConfig = field(default_factory=FalloffConfig, metadata={"help": "the falloff model"})
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig, metadata={"help": "where and how to run"})
+    seed: int = option(0, "one seed for initialisation, images and signs, where a group sets none of its own")
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """The configuration as plain nested dictionaries, ready for JSON."""
+    return dataclasses.asdict(config)

@@ -1,0 +1,51 @@
+"""What goes wrong in erflab, each kind once. Every message says what was wrong, the value seen, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ErflabError(Exception):
+    """The base of every error that erflab raises on purpose."""
+
+
+class ConfigError(ErflabError, ValueError):
+    """A setting that cannot be used: a typo, a wrong type, a value out of range."""
+
+
+class ModelError(ErflabError):
+    """A model that cannot be built, or weights that do not fit it."""
+
+
+class ImageError(ErflabError):
+    """Images that cannot be found, read or used."""
+
+
+class TargetError(ErflabError):
+    """A layer, unit or channel that the model does not have."""
+
+
+class TheoryError(ErflabError):
+    """A theoretical field that cannot be derived."""
+
+
+class UnknownOperationError(TheoryError):
+    """An operation without a rule in the theory's table."""
+
+
+class MeasurementError(ErflabError):
+    """A measurement that gave no usable number (non-finite gradients, a map of zeros)."""
+
+
+class ResultError(ErflabError):
+    """A result that cannot be read or written."""
+
+
+def closest(name: str, valid: Iterable[str], count: int = 3) -> str:
+    """The sentence that offers the valid names nearest to `name`, nearest first; empty if none is near."""
+    names = [str(v) for v in valid]
+    near = difflib.get_close_matches(str(name), names, n=count, cutoff=0.5)
+    # A part of a dotted path ("conv1" for "layer1.0.conv1") is no close match by edit distance, but is what users type.
+    near += [n for n in names if str(name).lower() in n.lower() and n not in near]
+    return f" Did you mean {', '.join(map(repr, near[:count]))}?" if near else ""
