@@ -30,12 +30,12 @@ def _one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(valid)}.{closest(str(value), valid)}")
 
 
-def _at_least(name: str, value: object, least: float, *, or_word: str | None = None) -> None:
+def _at_least(name: str, value: object, least: int, *, or_word: str | None = None) -> None:
     if or_word is not None and value == or_word:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
         word = f" or {or_word!r}" if or_word else ""
-        raise ConfigError(f"{name} is {value!r}; give a number of at least {least:g}{word}.")
+        raise ConfigError(f"{name} is {value!r}; give a number of at least {least}{word}.")
 
 
 def _pair(name: str, value: object) -> tuple[int, int] | None:

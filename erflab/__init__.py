@@ -1,0 +1,65 @@
+"""erflab: a laboratory for receptive fields. How far can a network see, how far should it, and how far does it?
+
+`theoretical_field` is exact, from the structure; `measure` runs gradient and occlusion attribution over images and sizes
+the effective field; `fit_falloff` fits any map; `load` reads a stored result.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from erflab.analysis.falloff import FalloffFit, fit_falloff
+    from erflab.config import GradientConfig, OcclusionConfig, RuntimeConfig, TargetConfig
+    from erflab.errors import ErflabError
+    from erflab.measurement import measure
+    from erflab.result import Result, load
+    from erflab.theory.field import TheoreticalField, theoretical_field
+
+# Public name -> module. Imported on first use: `import erflab` and `erflab --help` do not wait for torch.
+_PUBLIC = {
+    "ErflabError": "erflab.errors",
+    "FalloffFit": "erflab.analysis.falloff",
+    "GradientConfig": "erflab.config",
+    "OcclusionConfig": "erflab.config",
+    "Result": "erflab.result",
+    "RuntimeConfig": "erflab.config",
+    "TargetConfig": "erflab.config",
+    "TheoreticalField": "erflab.theory.field",
+    "fit_falloff": "erflab.analysis.falloff",
+    "load": "erflab.result",
+    "measure": "erflab.measurement",
+    "theoretical_field": "erflab.theory.field",
+}
+
+__all__ = [
+    "ErflabError",
+    "FalloffFit",
+    "GradientConfig",
+    "OcclusionConfig",
+    "Result",
+    "RuntimeConfig",
+    "TargetConfig",
+    "TheoreticalField",
+    "fit_falloff",
+    "load",
+    "measure",
+    "theoretical_field",
+]
+
+try:
+    __version__ = version("erflab")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "unknown"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'erflab' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

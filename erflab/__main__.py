@@ -1,0 +1,5 @@
+"""`python -m erflab`."""
+
+from erflab.cli import main
+
+main()

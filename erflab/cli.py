@@ -1,0 +1,84 @@
+"""The console entry: hands the command line to Hydra, and turns every expected error into one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def main() -> None:
+    """`erflab [VERB] [OVERRIDES]`: exits with 1 and one line on any error that erflab or Hydra foresees."""
+    show_all = os.environ.get(FULL_ERROR, "0") not in ("", "0")
+    os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of exiting, and the line below is ours to write
+    sys.path.insert(0, str(Path.cwd()))  # a console script lacks it, and a user's own module must import
+    try:
+        _dispatch(sys.argv[1:])
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        message = _one_line(error)
+        if show_all or message is None:
+            raise
+        print(f"erflab: error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _dispatch(arguments: list[str]) -> None:
+    verb = VERBS.get(arguments[0]) if arguments else None
+    if verb is not None:
+        verb(arguments[1:])
+    else:
+        _hydra(arguments)
+
+
+def _hydra(arguments: list[str]) -> None:
+    import hydra
+
+    from erflab.compose import config_directory, register
+
+    register()
+    hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(_task)()
+
+
+def _task(composed: Any) -> None:
+    """One job: check the configuration, measure, save, draw, print."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from erflab.compose import to_config
+
+    config = to_config(composed)
+    from erflab.report import run_and_save
+
+    run_and_save(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+def _options(arguments: list[str]) -> None:
+    from erflab.report import print_options
+
+    print_options(arguments)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {"options": _options}
+
+
+def _one_line(error: Exception) -> str | None:
+    """The message of a foreseen error, on one line; None for any other."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from erflab.compose import explain
+    from erflab.errors import ErflabError
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ErflabError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        return " ".join(str(cause).split())
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return explain(str(error), sys.argv[1:])
+    return None

@@ -1,0 +1,94 @@
+"""How every figure looks, and how it is saved: for one column of a paper, the same bytes every time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+COLUMN = 3.25
+"""Width in inches of a column of a CVPR paper; figures are drawn at this size and never rescaled."""
+
+COLORMAP = "magma"
+"""Perceptually uniform, and monotone in grey."""
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+"""Line colours that stay apart under the common colour blindnesses (Okabe and Ito 2008)."""
+
+OVERLAY = "#56B4E9"
+"""Marks on a map: Okabe and Ito's sky blue is no colour of the map's."""
+
+RESOLUTION = 300
+"""Dots per inch of the PNG."""
+
+_SETTINGS: Any = {  # matplotlib's own type of it changes between versions
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so that every machine embeds the same
+    "mathtext.fontset": "dejavusans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.titlepad": 3,
+    "axes.labelpad": 2,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,  # TrueType: publishers refuse Type 3
+    "ps.fonttype": 42,
+    "savefig.bbox": None,  # "tight" would change the figure's width
+    "savefig.dpi": RESOLUTION,
+    "figure.dpi": 100,
+}
+
+
+@contextmanager
+def paper() -> Iterator[None]:
+    """Draw in the paper's style inside the context; the user's own settings are back after it."""
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's matplotlibrc must not change a stored figure
+        mpl.rcParams.update(_SETTINGS)
+        yield
+
+
+def freeze_layout(figure: Figure) -> None:
+    """Lay the figure out once and for all.
+
+    A constrained layout moves a little at each drawing: kept, the second save of a figure would differ from the first.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.pdf and `stem`.png, each at once or not at all, and return their paths.
+
+    No date goes into the files: the same figure gives the same bytes under the same matplotlib.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    # Not with_suffix: it would cut "layer4.1" at the dot.
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("pdf", "png")]
+    with paper():
+        _write(figure, paths[0], {"CreationDate": None})
+        _write(figure, paths[1], {})
+    return paths
+
+
+def _write(figure: Figure, path: Path, metadata: dict[str, Any]) -> None:
+    """Beside the target first, so that a reader never finds half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

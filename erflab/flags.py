@@ -1,0 +1,36 @@
+"""What may make a number misleading: each flag once, with what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FLAGS = {
+    "trf_clipped": "the image border cuts the unit's theoretical field; enlarge images.size or choose unit=center",
+    "trf_global": "the theoretical field is the whole image; sizes are relative to this input size",
+    "trf_unknown": "no unclipped theoretical field is known; offsets are from the grid cell's centre",
+    "auto_size_fallback": "images.size=auto found no size that holds the whole field; images.fallback_size was taken",
+    "untracked": "dependence on the input was lost (.item(), numpy); the theoretical field may be too small",
+    "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
+    "no_size": "the map has no size: it is zero (a dead unit) or has negative values (signed)",
+    "fit": "the falloff fit is not to be trusted as it stands",
+    "few_images": "fewer than two images: no variance, so the fit is unweighted",
+}
+"""Code -> what it means and what to do."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag raised for one method, or for the whole measurement (method None), with the value seen."""
+
+    code: str
+    method: str | None = None
+    seen: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse codes that are not listed."""
+        if self.code not in FLAGS:
+            raise ValueError(f"flag {self.code!r} is not listed in FLAGS")
+
+    def __str__(self) -> str:
+        subject = f"{self.method}: " if self.method else ""
+        return f"{subject}{FLAGS[self.code]}{f' (seen: {self.seen})' if self.seen else ''}"

@@ -1,0 +1,115 @@
+"""What a run leaves for a person: the files of its directory, a table, and the path."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from erflab.analysis.sizes import Sizes
+from erflab.compose import options
+from erflab.config import ErflabConfig
+from erflab.errors import ConfigError, closest
+from erflab.measurement import run
+from erflab.result import Result
+
+log = logging.getLogger("erflab")
+
+
+def run_and_save(config: ErflabConfig, directory: Path) -> Result:
+    """Measure, write result, summary and figures into `directory`, print the table and, last, the path."""
+    log.info("measuring %s, layer %s", config.model.name or config.model._target_, config.target.layer or "last spatial")
+    result = run(config)
+    figure = result.plot() if config.runtime.figures else None
+    result.save(directory)
+    if figure is not None:
+        from erflab.figures.style import save
+
+        (directory / "figures").mkdir(exist_ok=True)
+        save(figure, directory / "figures" / "erf")
+    for flag in result.flags:
+        log.warning("%s", flag)
+    log.info("seconds %s, device %s", result.provenance["seconds"], result.provenance["device"])
+    console = Console(soft_wrap=False)
+    if config.runtime.progress:
+        console.print(table(result))
+        for flag in result.flags:
+            console.print(f"[yellow]![/] {flag}", highlight=False)
+    print(directory, flush=True)
+    return result
+
+
+def table(result: Result) -> Table:
+    """The numbers of one result, one column a method."""
+    theory, model = result.attribute("theory"), result.attribute("model")
+    unit = ", ".join(map(str, theory["unit"]))
+    made = Table(title=f"{model['name']} ({model['weights']}), layer {theory['layer']}, unit ({unit})", title_justify="left", expand=False)
+    made.add_column("")
+    for method in result.methods:
+        made.add_column(f"{method} ({result.dataset[method].attrs['magnitude']})", justify="right")
+    for label, cell in _ROWS:
+        made.add_row(label, *(cell(result, method) for method in result.methods))
+    return made
+
+
+def _size(name: str, digits: int = 2) -> Any:
+    def cell(result: Result, method: str) -> str:
+        found = result._analysed[method]
+        quantity = found.quantities[name] if isinstance(found, Sizes) else None
+        if quantity is None or quantity.value is None:
+            return "-"
+        error = "" if quantity.standard_error is None else f" ± {quantity.standard_error:.{digits}f}"
+        return f"{quantity.value:.{digits}f}{error}"
+
+    return cell
+
+
+def _theory(result: Result, method: str) -> str:
+    theory = result.attribute("theory")
+    if theory["is_global"]:
+        return "global"
+    return " x ".join("?" if s is None else f"{float(s):g}" for s in theory["size"])
+
+
+def _box(result: Result, method: str) -> str:
+    box = result.attribute("theory")["box"]
+    return "-" if box is None else f"y {box[0]}..{box[1]}, x {box[2]}..{box[3]}"
+
+
+_ROWS = (
+    ("TRF size (px)", _theory),
+    ("TRF box (px)", _box),
+    ("ERF sigma (px)", _size("sigma")),
+    ("radius holding 50 % (px)", _size("radius_0.5")),
+    ("radius holding 90 % (px)", _size("radius_0.9")),
+    ("radius holding 99 % (px)", _size("radius_0.99")),
+    ("square holding 95.45 % (px)", _size("square_0.9545")),
+    ("fit: Gaussian sigma (px)", _size("fit_sigma", 3)),
+    ("fit: major axis sigma (px)", _size("fit_sigma_major", 3)),
+    ("fit: minor axis sigma (px)", _size("fit_sigma_minor", 3)),
+    ("fit: R^2", _size("fit_r_squared", 4)),
+    ("ERF square / TRF", _size("square_0.9545_over_trf", 3)),
+    ("images", lambda result, method: str(result.dataset[method].attrs["images"])),
+    ("device", lambda result, method: str(result.provenance.get("device", "-"))),
+    ("seconds, both methods", lambda result, method: f"{result.provenance.get('seconds', float('nan')):.1f}"),
+)
+
+
+def print_options(groups: list[str]) -> None:
+    """Every option with its meaning and default, of all groups or of those named."""
+    rows = list(options())
+    known = {heading.split("=")[0] for heading, _, _ in rows}
+    for group in groups:
+        if group not in known:
+            raise ConfigError(f"no group {group!r}; groups: {', '.join(sorted(known))}.{closest(group, known)}")
+    heading = ""
+    for head, name, text in rows:
+        if groups and head.split("=")[0] not in groups:
+            continue
+        if head != heading:
+            print(f"\n{head}")
+            heading = head
+        print(f"  {name}\n      {text}")
