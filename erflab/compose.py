@@ -136,7 +136,9 @@ def explain(message: str, overrides: Iterable[str]) -> str:
     """One line for an error of Hydra's or OmegaConf's: what it says first, and the closest valid names."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     first = lines[0] if lines else message
-    details = [line for line in lines[1:] if not re.match(r"(full_key|object_type|reference_type|To append|Key ')", line)]
+    details = [
+        line for line in lines[1:] if not re.match(r"(full_key|object_type|reference_type|To append|Key ')", line)
+    ]
     names = option_names()
     wrong = [k for k in map(_key, overrides) if k and k not in names and not _is_free(k) and k in message]
     hint = "".join(f" No option {k!r}.{closest(k, names)}" for k in wrong)

@@ -103,7 +103,9 @@ class ImagesConfig:
 class PhotographsConfig(ImagesConfig):
     """The colour photographs that come with scikit-image, scikit-learn and matplotlib, as native-resolution crops."""
 
-    fit: str = option("crop", "photographs smaller than the crop: crop leaves them out, reflect extends, resize enlarges")
+    fit: str = option(
+        "crop", "photographs smaller than the crop: crop leaves them out, reflect extends, resize enlarges"
+    )
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -150,7 +152,9 @@ class DatasetConfig(PhotographsConfig):
         """Check ranges."""
         super().__post_init__()
         if self._target_ is None:
-            raise ConfigError("images._target_ is missing; give the import path: images=dataset images._target_=pkg.Data.")
+            raise ConfigError(
+                "images._target_ is missing; give the import path: images=dataset images._target_=pkg.Data."
+            )
 
 
 @dataclass
@@ -158,7 +162,8 @@ class TargetConfig:
     """Which unit of which layer."""
 
     layer: str | None = option(
-        None, "dotted module name, layer4.1.conv2; NAME:K for the K-th call of a reused module; default: last spatial layer"
+        None,
+        "dotted module name, layer4.1.conv2; NAME:K for the K-th call of a reused module; default: last spatial layer",
     )
     unit: Any = option("center", "center, corner, or [i, j] on the layer's grid; negative indices count from the end")
     channel: Any = option("all", "all, or the index of one channel")

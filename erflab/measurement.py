@@ -93,7 +93,9 @@ def measure(
             raise ConfigError(f"method {name!r}; choose from {', '.join(METHODS)}.{closest(name, METHODS)}")
     source = TensorImages(images) if isinstance(images, Tensor) else images
     chosen = AttributionConfig(
-        gradient=dataclasses.replace(gradient or GradientConfig(), magnitude=magnitude) if "gradient" in methods else None,
+        gradient=dataclasses.replace(gradient or GradientConfig(), magnitude=magnitude)
+        if "gradient" in methods
+        else None,
         occlusion=(occlusion or OcclusionConfig()) if "occlusion" in methods else None,
     )
     spec = target or TargetConfig()
@@ -140,7 +142,9 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
         module = loaded.module.to(device=device, dtype=dtype)
         channel = None if config.target.channel == "all" else int(config.target.channel)
         trunk = Trunk(module, field.layer, field.call, field.layout, channel)
-        loader = _Loader(images, loaded, device, dtype, _batch_size(config.runtime.batch_size, size, device), config.runtime)
+        loader = _Loader(
+            images, loaded, device, dtype, _batch_size(config.runtime.batch_size, size, device), config.runtime
+        )
         maps: dict[str, _Measured] = {}
         if config.attribution.gradient is not None:
             maps["gradient"] = _gradient(trunk, loader, field, config.attribution.gradient, config.runtime.seed)
@@ -163,9 +167,7 @@ class _Measured:
     flags: tuple[Flag, ...] = ()
 
 
-def _gradient(
-    trunk: Trunk, loader: _Loader, field: TheoreticalField, config: GradientConfig, seed: int
-) -> _Measured:
+def _gradient(trunk: Trunk, loader: _Loader, field: TheoreticalField, config: GradientConfig, seed: int) -> _Measured:
     unit = (field.unit[0], field.unit[1])
     sums = MapSums(loader.size, loader.device)
     for batch in loader.batches("gradient"):
@@ -252,7 +254,10 @@ class _Loader:
             raise ImageError(
                 f"images have {pixels.shape[1]} channels and the normalisation {len(self.model.mean)}; set model.mean and model.std."
             )
-        mean, std = (torch.tensor(v, dtype=self.dtype, device=self.device)[:, None, None] for v in (self.model.mean, self.model.std))
+        mean, std = (
+            torch.tensor(v, dtype=self.dtype, device=self.device)[:, None, None]
+            for v in (self.model.mean, self.model.std)
+        )
         return (pixels - mean) / std
 
 
@@ -264,7 +269,12 @@ def _input_size(loaded: LoadedModel, config: ErflabConfig, channels: int | None)
         return (int(height), int(width)), []
     fallback = loaded.input_size or (images.fallback_size, images.fallback_size)
     found = smallest_unclipped_size(
-        loaded.module, config.target.layer, fallback=fallback, limit=images.size_limit, channels=channels, target=config.target
+        loaded.module,
+        config.target.layer,
+        fallback=fallback,
+        limit=images.size_limit,
+        channels=channels,
+        target=config.target,
     )
     if found is not None:
         return found, []
@@ -318,12 +328,20 @@ def _variables(name: str, measured: _Measured, dims: tuple[str, str]) -> dict[st
     found: dict[str, Any] = {
         name: (dims, sums.mean.cpu().numpy(), about),
         f"{name}_variance": (dims, sums.variance.cpu().numpy(), {"long_name": "variance over images"}),
-        f"{name}_groups": (("group", *dims), sums.group_sums.float().cpu().numpy(), {"long_name": "sum over the group's images"}),
+        f"{name}_groups": (
+            ("group", *dims),
+            sums.group_sums.float().cpu().numpy(),
+            {"long_name": "sum over the group's images"},
+        ),
         f"{name}_group_images": (("group",), sums.group_counts, {"long_name": "images in the group"}),
         f"{name}_totals": ((f"{name}_image",), sums.totals, {"long_name": "sum of each image's map"}),
     }
     if measured.readings is not None:
-        found[f"{name}_readings"] = (dims, measured.readings.cpu().numpy(), {"long_name": "(unit, patch) readings an image"})
+        found[f"{name}_readings"] = (
+            dims,
+            measured.readings.cpu().numpy(),
+            {"long_name": "(unit, patch) readings an image"},
+        )
     return found
 
 
@@ -381,7 +399,9 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise ConfigError(f"runtime.device is {name!r}, and torch sees {count} CUDA device(s); use runtime.device=cpu or auto.")
+            raise ConfigError(
+                f"runtime.device is {name!r}, and torch sees {count} CUDA device(s); use runtime.device=cpu or auto."
+            )
     elif device.type != "cpu":
         raise ConfigError(f"runtime.device is {name!r}; give auto, cpu, cuda or cuda:N.")
     return device

@@ -11,7 +11,19 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("erflab", "torch", "torchvision", "timm", "captum", "numpy", "scipy", "xarray", "h5netcdf", "h5py", "pillow")
+_PACKAGES = (
+    "erflab",
+    "torch",
+    "torchvision",
+    "timm",
+    "captum",
+    "numpy",
+    "scipy",
+    "xarray",
+    "h5netcdf",
+    "h5py",
+    "pillow",
+)
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,9 @@ log = logging.getLogger("erflab")
 
 def run_and_save(config: ErflabConfig, directory: Path) -> Result:
     """Measure, write result, summary and figures into `directory`, print the table and, last, the path."""
-    log.info("measuring %s, layer %s", config.model.name or config.model._target_, config.target.layer or "last spatial")
+    log.info(
+        "measuring %s, layer %s", config.model.name or config.model._target_, config.target.layer or "last spatial"
+    )
     result = run(config)
     figure = result.plot() if config.runtime.figures else None
     result.save(directory)
@@ -46,7 +48,11 @@ def table(result: Result) -> Table:
     """The numbers of one result, one column a method."""
     theory, model = result.attribute("theory"), result.attribute("model")
     unit = ", ".join(map(str, theory["unit"]))
-    made = Table(title=f"{model['name']} ({model['weights']}), layer {theory['layer']}, unit ({unit})", title_justify="left", expand=False)
+    made = Table(
+        title=f"{model['name']} ({model['weights']}), layer {theory['layer']}, unit ({unit})",
+        title_justify="left",
+        expand=False,
+    )
     made.add_column("")
     for method in result.methods:
         made.add_column(f"{method} ({result.dataset[method].attrs['magnitude']})", justify="right")

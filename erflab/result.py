@@ -117,7 +117,10 @@ class Result:
         flat: dict[str, Any] = {
             "model": model["name"],
             "weights": model["weights"],
-            **{key: theory[key] for key in ("layer", "unit", "input_size", "grid", "is_global", "aligned", "center_rule")},
+            **{
+                key: theory[key]
+                for key in ("layer", "unit", "input_size", "grid", "is_global", "aligned", "center_rule")
+            },
             **_axes("trf_size", theory["size"], "px"),
             **_axes("trf_local_size", theory["local_size"], "px"),
             **_axes("stride", theory["stride"], "px"),
@@ -128,7 +131,9 @@ class Result:
             flat[f"{method}.magnitude"] = self.dataset[method].attrs["magnitude"]
             flat[f"{method}.images"] = _scalar(int(self.dataset[method].attrs["images"]), "1")
             if isinstance(sizes, Sizes):
-                flat.update({f"{method}.{n}": _scalar(q.value, q.unit, q.standard_error) for n, q in sizes.quantities.items()})
+                flat.update(
+                    {f"{method}.{n}": _scalar(q.value, q.unit, q.standard_error) for n, q in sizes.quantities.items()}
+                )
         return flat
 
     def plot(self, path: str | Path | None = None) -> Figure:
@@ -152,7 +157,9 @@ class Result:
                 )
             )
         theory = self.attribute("theory")
-        figure = draw_erf(panels, title=f"{self.attribute('model')['name']} {theory['layer']}, unit {tuple(theory['unit'])}")
+        figure = draw_erf(
+            panels, title=f"{self.attribute('model')['name']} {theory['layer']}, unit {tuple(theory['unit'])}"
+        )
         if path is not None:
             save(figure, Path(path))
         return figure
@@ -182,7 +189,9 @@ def load(path: str | Path) -> Result:
     except Exception as error:  # h5py and h5netcdf raise many kinds on damaged files
         raise ResultError(f"{file} cannot be read as a result: {error}") from error
     if dataset.attrs.get("format") != FORMAT:
-        raise ResultError(f"{file} has result format {dataset.attrs.get('format')!r}; this version reads format {FORMAT}.")
+        raise ResultError(
+            f"{file} has result format {dataset.attrs.get('format')!r}; this version reads format {FORMAT}."
+        )
     provenance = file.with_name("provenance.json")
     return Result(dataset, json.loads(provenance.read_text()) if provenance.exists() else {})
 

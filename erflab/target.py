@@ -70,7 +70,9 @@ def resolve_layer(layer: str, calls: Mapping[str, int]) -> tuple[str, int]:
     if name not in calls:
         raise TargetError(f"no layer {layer!r} among the {len(calls)} that the model runs.{closest(name, calls)}")
     if call and int(call) >= calls[name]:
-        raise TargetError(f"layer {layer!r}: {name!r} runs {calls[name]} time(s); give {name}:0 to {name}:{calls[name] - 1}.")
+        raise TargetError(
+            f"layer {layer!r}: {name!r} runs {calls[name]} time(s); give {name}:0 to {name}:{calls[name] - 1}."
+        )
     return name, int(call) if call else calls[name] - 1
 
 
@@ -104,7 +106,9 @@ class Trunk(nn.Module):
         units = self.layout.fold(_first_tensor(self._run(images), self.layer))
         if self.channel is not None:
             if self.channel >= units.shape[1]:
-                raise TargetError(f"channel {self.channel} of layer {self.layer!r}, which has {units.shape[1]} channels.")
+                raise TargetError(
+                    f"channel {self.channel} of layer {self.layer!r}, which has {units.shape[1]} channels."
+                )
             units = units[:, self.channel : self.channel + 1]
         result: Tensor = self.tap(units)
         return result

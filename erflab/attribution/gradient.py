@@ -17,7 +17,9 @@ from erflab.target import Trunk
 Selector = Callable[[Tensor], Tensor]
 
 
-def input_gradient(trunk: Trunk, images: Float[Tensor, "batch k y x"], selector: Selector) -> Float[Tensor, "batch k y x"]:
+def input_gradient(
+    trunk: Trunk, images: Float[Tensor, "batch k y x"], selector: Selector
+) -> Float[Tensor, "batch k y x"]:
     """d selector(y) / dx, one scalar an image, where y [B, C, H', W'] are the trunk's units.
 
     captum runs the trunk once and takes the gradient at `trunk.tap`; it wants inputs that already require a gradient.
@@ -27,7 +29,9 @@ def input_gradient(trunk: Trunk, images: Float[Tensor, "batch k y x"], selector:
     return gradient.detach()
 
 
-def energy(trunk: Trunk, images: Tensor, unit: tuple[int, int], signs: Callable[[int], Tensor]) -> Float[Tensor, "batch y x"]:
+def energy(
+    trunk: Trunk, images: Tensor, unit: tuple[int, int], signs: Callable[[int], Tensor]
+) -> Float[Tensor, "batch y x"]:
     """sum_k (sum_c v_c J[c, k, p])^2 for one sign vector v an image: unbiased for sum_k sum_c J^2.
 
     `signs` gives them, [B, C], for the number of channels C that the layer turns out to have.

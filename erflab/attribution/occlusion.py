@@ -129,7 +129,9 @@ def occlusion_maps(
     Raises MeasurementError naming the image if a reading is not finite.
     """
     bins = plan.bins().to(batch.images.device).flatten()
-    effects = unit_effects(difference, batch.images, fill, len(plan.occluders), per_evaluation).flatten(1).to(torch.float64)
+    effects = (
+        unit_effects(difference, batch.images, fill, len(plan.occluders), per_evaluation).flatten(1).to(torch.float64)
+    )
     bad = ~torch.isfinite(effects).all(1)
     if bool(bad.any()):
         which = [i for i, b in zip(batch.indices, bad.tolist(), strict=True) if b]

@@ -45,7 +45,9 @@ def clipped_share(plan: OcclusionPlan, field: TheoreticalField) -> float:
 
 def _centers(field: TheoreticalField, axis: int) -> list[float]:
     """Centres along one axis, in the row or column of the measured unit."""
-    return [field.center([i if a == axis else u for a, u in enumerate(field.unit)])[axis] for i in range(field.grid[axis])]
+    return [
+        field.center([i if a == axis else u for a, u in enumerate(field.unit)])[axis] for i in range(field.grid[axis])
+    ]
 
 
 def _spacing(field: TheoreticalField, axis: int) -> float | None:
@@ -83,7 +85,9 @@ def _nearest_position(center: float, patch: int) -> float:
     return math.ceil(center - shift) + shift
 
 
-def _axis(field: TheoreticalField, axis: int, positions: Sequence[float], units: Sequence[int], patch: int, step: int) -> AxisPlan:
+def _axis(
+    field: TheoreticalField, axis: int, positions: Sequence[float], units: Sequence[int], patch: int, step: int
+) -> AxisPlan:
     """The plan with every offset, a multiple of the step from the first pair's, that lies in the support and is read."""
     centers = [_centers(field, axis)[u] for u in units]
     reach = _half_support(field, axis, patch)

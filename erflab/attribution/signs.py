@@ -21,7 +21,12 @@ def random_signs(
     image = torch.tensor(list(indices), dtype=torch.int64, device=device)[:, None]
     channel = torch.arange(channels, dtype=torch.int64, device=device)[None, :]
     state = torch.full_like(image, seed & _MASK)
-    for key in (torch.full_like(image, seed >> 32 & _MASK), image & _MASK, image >> 32 & _MASK, torch.full_like(image, draw)):
+    for key in (
+        torch.full_like(image, seed >> 32 & _MASK),
+        image & _MASK,
+        image >> 32 & _MASK,
+        torch.full_like(image, draw),
+    ):
         state = _mix(state ^ _mix(key + 0x9E3779B9))
     bits = _mix(state ^ _mix(channel + 0x85EBCA77))
     return ((bits >> 15 & 1) * 2 - 1).to(torch.float32)

@@ -31,7 +31,10 @@ class TooLargeError(TheoryError):
 
 def core(edge: Tensor) -> Tensor:
     """The edge with one element along every dimension on which it is constant."""
-    index = tuple(slice(0, 1) if stride == 0 or n == 1 else slice(None) for n, stride in zip(edge.shape, edge.stride(), strict=True))
+    index = tuple(
+        slice(0, 1) if stride == 0 or n == 1 else slice(None)
+        for n, stride in zip(edge.shape, edge.stride(), strict=True)
+    )
     return edge[index]
 
 
@@ -88,7 +91,9 @@ def window(edge: Tensor, dim: int, *, kernel: int, stride: int, padding: int, di
     return values.unfold(dim, span, stride)[..., ::dilation].amin(-1)
 
 
-def transposed_window(edge: Tensor, dim: int, *, kernel: int, stride: int, padding: int, dilation: int, out: int) -> Tensor:
+def transposed_window(
+    edge: Tensor, dim: int, *, kernel: int, stride: int, padding: int, dilation: int, out: int
+) -> Tensor:
     """What a transposed convolution's output reads: the window over the input with stride - 1 blanks between positions."""
     values = core(edge)
     if values.shape[dim] == 1:

@@ -109,7 +109,9 @@ class TheoreticalField:
         if found is None:
             return None
         limits = [limit for n in self.input_size for limit in (0, n - 1)]
-        return tuple(max(b, m) if side % 2 == 0 else min(b, m) for side, (b, m) in enumerate(zip(found, limits, strict=True)))
+        return tuple(
+            max(b, m) if side % 2 == 0 else min(b, m) for side, (b, m) in enumerate(zip(found, limits, strict=True))
+        )
 
     def is_clipped(self, unit: Unit | None = None) -> bool | None:
         """Whether the image border cuts the unit's field; None if the unclipped box is unknown."""
@@ -143,11 +145,15 @@ class TheoreticalField:
             if unit == "corner":
                 return (0,) * len(self.grid)
             if unit != "center":
-                raise TargetError(f"unit {unit!r}; give center, corner or indices on the {self.grid} grid.{closest(unit, ('center', 'corner'))}")
+                raise TargetError(
+                    f"unit {unit!r}; give center, corner or indices on the {self.grid} grid.{closest(unit, ('center', 'corner'))}"
+                )
             return self._central_unit()
         index = tuple(u + n if u < 0 else u for u, n in zip(unit, self.grid, strict=False))
         if len(unit) != len(self.grid) or any(not 0 <= u < n for u, n in zip(index, self.grid, strict=True)):
-            raise TargetError(f"unit {list(unit)} is outside the {'x'.join(map(str, self.grid))} grid of layer {self.layer!r}.")
+            raise TargetError(
+                f"unit {list(unit)} is outside the {'x'.join(map(str, self.grid))} grid of layer {self.layer!r}."
+            )
         return index
 
     def _central_unit(self) -> tuple[int, ...]:
@@ -338,7 +344,9 @@ def _virtual_pattern(traces: Traces, key: tuple[str, int], kind: str, local: boo
     reason = None
     for graph in traces.virtual():
         if key not in graph.layers:
-            return _Pattern(reason=f"the model refuses a virtual input of {graph.input_size} px: {graph.failure}", kind=kind)
+            return _Pattern(
+                reason=f"the model refuses a virtual input of {graph.input_size} px: {graph.failure}", kind=kind
+            )
         try:
             value = graph.layers[key]
             boxes = read_boxes(graph, [value], local=local)[value]
@@ -347,7 +355,9 @@ def _virtual_pattern(traces: Traces, key: tuple[str, int], kind: str, local: boo
         layout = detect_layout(boxes, graph.input_size, kind)
         if boxes.fixed_grids or layout is None:
             pools = ", ".join(sorted(boxes.fixed_grids)) or "a layer"
-            return _Pattern(reason=f"{pools} gives a fixed number of positions, so the field scales with the image", kind=kind)
+            return _Pattern(
+                reason=f"{pools} gives a fixed number of positions, so the field scales with the image", kind=kind
+            )
         pattern = find_pattern(unit_boxes(boxes, layout), graph.input_size)
         if pattern is not None:
             return _Pattern(pattern, None, boxes.causes, layout.kind)

@@ -86,7 +86,9 @@ def reshape(call: Call, source: Value, *_: Any, **__: Any) -> Tensor:
 def as_strided(call: Call, source: Value, size: Sequence[int], *_: Any) -> Tensor:
     """Only the form that changes strides, not the shape, is a view of every element onto itself."""
     if tuple(size) != source.shape:
-        raise UnknownOperationError(f"as_strided from {source.shape} to {tuple(size)} in module {call.node.module!r} has no rule")
+        raise UnknownOperationError(
+            f"as_strided from {source.shape} to {tuple(size)} in module {call.node.module!r} has no rule"
+        )
     return box.core(call.edge(source))
 
 
@@ -167,7 +169,9 @@ def _spatial(value: Sequence[int], count: int) -> list[int]:
     return list(value) * count if len(value) == 1 else list(value)
 
 
-def _windows(edge: Tensor, shape: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any, move: Any = box.window) -> Tensor:
+def _windows(
+    edge: Tensor, shape: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any, move: Any = box.window
+) -> Tensor:
     count = len(shape) - (edge.dim() - len(_spatial(kernel, edge.dim() - 2)))
     settings = [_spatial(_tuple(s), count) for s in (kernel, stride, padding, dilation)]
     for axis, (k, s, p, d) in enumerate(zip(*settings, strict=True)):
@@ -180,7 +184,16 @@ def _windows(edge: Tensor, shape: Sequence[int], kernel: Any, stride: Any, paddi
 
 
 def convolution(
-    call: Call, source: Value, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, _: Any, groups: int
+    call: Call,
+    source: Value,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    _: Any,
+    groups: int,
 ) -> Tensor:
     """A window along each image axis, and a mix of the channels of each group."""
     kernel = weight.shape[2:]
@@ -202,11 +215,20 @@ def _mix_channels(edge: Tensor, groups: int, channels: int) -> Tensor:
     return box.spread(values, (edge.shape[0], channels, *edge.shape[2:]))
 
 
-def pool(call: Call, source: Value, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any, **kwargs: Any) -> list[Tensor]:
+def pool(
+    call: Call, source: Value, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any, **kwargs: Any
+) -> list[Tensor]:
     """Max and average pooling: windows that mix no channels. Padding and ceil_mode overhang read nothing."""
     dilation = rest[0] if call.node.op.startswith("aten.max_pool") and rest else 1
     dilation = kwargs.get("dilation", dilation)
-    result = _windows(call.edge(source), call.shape, _tuple(kernel), _tuple(stride) or _tuple(kernel), _tuple(padding), _tuple(dilation))
+    result = _windows(
+        call.edge(source),
+        call.shape,
+        _tuple(kernel),
+        _tuple(stride) or _tuple(kernel),
+        _tuple(padding),
+        _tuple(dilation),
+    )
     return [box.core(result)] * len(call.node.outputs)
 
 
@@ -261,7 +283,9 @@ def softmax(call: Call, source: Value, dim: int, *_: Any) -> Tensor:
     return call.across(call.edge(source), [dim], statistic=False)
 
 
-def batch_norm(call: Call, source: Value, weight: Any, bias: Any, mean: Any, var: Any, training: bool = False, *_: Any) -> list[Tensor]:
+def batch_norm(
+    call: Call, source: Value, weight: Any, bias: Any, mean: Any, var: Any, training: bool = False, *_: Any
+) -> list[Tensor]:
     """In eval mode a pointwise map; in train mode its statistics join the whole batch and image."""
     edge = call.edge(source)
     if training:
@@ -284,11 +308,15 @@ def layer_norm(call: Call, source: Value, normalized_shape: Sequence[int], *_: A
 def _normalised(call: Call, edge: Tensor, dims: Any) -> list[Tensor]:
     reduced = call.across(edge, list(dims))
     own = box.core(box.hull([edge, box.spread(reduced, edge.shape)], edge.shape))
-    return [own] + [box.core(box.view(box.spread(reduced, [n if d not in dims else 1 for d, n in enumerate(edge.shape)]), o.shape))
-                    for o in call.node.outputs[1:]]
+    return [own] + [
+        box.core(box.view(box.spread(reduced, [n if d not in dims else 1 for d, n in enumerate(edge.shape)]), o.shape))
+        for o in call.node.outputs[1:]
+    ]
 
 
-def group_norm(call: Call, source: Value, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, *_: Any) -> list[Tensor]:
+def group_norm(
+    call: Call, source: Value, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, *_: Any
+) -> list[Tensor]:
     """Statistics over each group's channels and the whole image."""
     edge = call.edge(source)
     grouped = box.view(edge, (n, groups, c // groups, *edge.shape[2:]))
@@ -304,7 +332,12 @@ def product(call: Call, *operands: Any, **__: Any) -> Tensor:
     for factor, dim in ((left, -1), (right, -2)):
         if isinstance(factor, Value):
             edge = call.edge(factor)
-            terms.append(box.spread(call.across(edge, [dim], statistic=False), [1 if d == (dim % edge.dim()) else s for d, s in enumerate(edge.shape)]))
+            terms.append(
+                box.spread(
+                    call.across(edge, [dim], statistic=False),
+                    [1 if d == (dim % edge.dim()) else s for d, s in enumerate(edge.shape)],
+                )
+            )
     return box.core(box.hull(terms, call.shape))
 
 
