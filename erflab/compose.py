@@ -111,7 +111,7 @@ def _unknown_keys(node: DictConfig, config: Any, prefix: str) -> Iterator[str]:
     for key in node:
         value = getattr(config, str(key), None)
         if key not in fields:
-            yield f"{prefix}{key}"
+            yield f"{prefix}{key!s}"
         elif dataclasses.is_dataclass(value):
             yield from _unknown_keys(node[key], value, f"{prefix}{key}.")
 
@@ -122,7 +122,8 @@ def options() -> Iterator[tuple[str, str, str]]:
         prefix = f"attribution.{name}" if group == "attribution" else group
         heading = f"{group}={name}" if group in ("images", "attribution") else group
         for item in dataclasses.fields(node):
-            default = item.default if item.default is not dataclasses.MISSING else item.default_factory()  # type: ignore[misc]
+            factory = item.default_factory
+            default = item.default if factory is dataclasses.MISSING else factory()
             yield heading, f"{prefix}.{item.name}", f"{item.metadata['help']} (default: {default})"
 
 

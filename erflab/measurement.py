@@ -32,7 +32,7 @@ from erflab.config import (
     TargetConfig,
     as_dict,
 )
-from erflab.errors import ConfigError, ImageError, MeasurementError, closest
+from erflab.errors import ConfigError, ImageError, closest
 from erflab.flags import Flag
 from erflab.images import ImageSource, TensorImages, open_images
 from erflab.models import LoadedModel, build_model, frozen

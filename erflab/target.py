@@ -33,7 +33,8 @@ class Layout:
         axes = len(self.grid)
         if self.kind == "tokens":
             if output.dim() == 3 and output.shape[1] == self.prefix + math.prod(self.grid):
-                return output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+                folded: Tensor = output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+                return folded
         elif output.dim() == axes + 2:
             folded = output if self.kind == "nchw" else output.movedim(-1, 1)
             if tuple(folded.shape[2:]) == self.grid:

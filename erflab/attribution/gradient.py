@@ -20,7 +20,7 @@ Selector = Callable[[Tensor], Tensor]
 def input_gradient(
     trunk: Trunk, images: Float[Tensor, "batch k y x"], selector: Selector
 ) -> Float[Tensor, "batch k y x"]:
-    """d selector(y) / dx, one scalar an image, where y [B, C, H', W'] are the trunk's units.
+    """D selector(y) / dx, one scalar an image, where y [B, C, H', W'] are the trunk's units.
 
     captum runs the trunk once and takes the gradient at `trunk.tap`; it wants inputs that already require a gradient.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from erflab.attribution.occlusion import AxisPlan, OcclusionPlan
 from erflab.config import OcclusionConfig
@@ -53,7 +54,7 @@ def _centers(field: TheoreticalField, axis: int) -> list[float]:
 def _spacing(field: TheoreticalField, axis: int) -> float | None:
     """Px between neighbouring units' centres, None where it is not one whole number."""
     centers = _centers(field, axis)
-    steps = {b - a for a, b in zip(centers, centers[1:], strict=False)}
+    steps = {b - a for a, b in pairwise(centers)}
     if not steps:
         return float(field.input_size[axis])
     step = steps.pop()

@@ -119,7 +119,8 @@ def gather(edge: Tensor, dim: int, taps: Tensor) -> Tensor:
         return values
     extended = pad(values, dim, 0, 1, NOTHING)
     picked = extended.index_select(dim, torch.where(taps < 0, values.shape[dim], taps).flatten())
-    return picked.unflatten(dim, tuple(taps.shape)).amin(dim + 1)
+    unfolded: Tensor = picked.unflatten(dim, tuple(taps.shape))
+    return unfolded.amin(dim + 1)
 
 
 def reduce(edge: Tensor, dims: Sequence[int]) -> Tensor:

@@ -82,7 +82,7 @@ class _Recorder(TorchDispatchMode):
     """Records the calls that touch input-dependent tensors, keyed by tensor identity."""
 
     def __init__(self, graph: Graph, image: Tensor, module_stack: list[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = graph
         self.modules = module_stack
         self.values: Any = WeakIdKeyDictionary()
@@ -111,7 +111,7 @@ class _Recorder(TorchDispatchMode):
             self.graph.untracked.append(self.modules[-1])
             return
         outputs = tuple(Value(tuple(t.shape)) for t in tensors)
-        self.graph.nodes.append(Node(op, *operands, outputs, self.modules[-1]))
+        self.graph.nodes.append(Node(op, operands[0], operands[1], outputs, self.modules[-1]))
         for written in _written(func, args):
             self._invalidate_aliases(written, outputs[0], op)
         for tensor, value in zip(tensors, outputs, strict=True):

@@ -25,7 +25,7 @@ def detect_layout(
     """
     shape, axes = boxes.shape, len(input_size)
     if kind == "auto":
-        kind = _kind_by_boxes(boxes, input_size) or _kind_by_shape(shape, input_size)
+        kind = _kind_by_boxes(boxes, input_size) or _kind_by_shape(shape, input_size) or "none"
     if kind == "tokens":
         return token_layout(shape[1], input_size, grid) if len(shape) == 3 else None
     if kind not in ("nchw", "nhwc") or len(shape) != axes + 2:
