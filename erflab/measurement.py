@@ -187,7 +187,7 @@ def _occlusion(trunk: Trunk, loader: _Loader, field: TheoreticalField, config: O
         sums.update(occlusion_maps(difference, plan, batch, fill(batch), config.per_evaluation), batch.scenes)
     share = clipped_share(plan, field)
     flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
-    return _Measured(sums, plan.frame, f"occlusion {plan.patch} px", "output^2", plan.counts(), flags)
+    return _Measured(sums, plan.frame, f"{plan.patch} px patch", "output^2", plan.counts(), flags)
 
 
 def _fill(baseline: str, patch: int, loader: _Loader) -> Fill:
@@ -252,7 +252,8 @@ class _Loader:
             return pixels
         if len(self.model.mean) not in (1, pixels.shape[1]):
             raise ImageError(
-                f"images have {pixels.shape[1]} channels and the normalisation {len(self.model.mean)}; set model.mean and model.std."
+                f"images have {pixels.shape[1]} channels and the normalisation {len(self.model.mean)}; "
+                "set model.mean and model.std."
             )
         mean, std = (
             torch.tensor(v, dtype=self.dtype, device=self.device)[:, None, None]

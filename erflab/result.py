@@ -9,16 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xarray as xr
+from matplotlib.figure import Figure
 
 from erflab.analysis.sizes import Sizes, measure_sizes
 from erflab.errors import MeasurementError, ResultError
 from erflab.flags import Flag
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 METHODS = ("gradient", "occlusion")
 FORMAT = 1
@@ -148,7 +146,7 @@ class Result:
             codes = tuple(dict.fromkeys(f.code for f in self.flags if f.method in (None, method)))
             panels.append(
                 ErfPanel(
-                    title=f"{method} ({self.dataset[method].attrs['magnitude']})",
+                    title=method,
                     map=self.map(method),
                     fit=known.fit if known else None,
                     moments=known.moments if known else None,
@@ -157,9 +155,9 @@ class Result:
                 )
             )
         theory = self.attribute("theory")
-        figure = draw_erf(
-            panels, title=f"{self.attribute('model')['name']} {theory['layer']}, unit {tuple(theory['unit'])}"
-        )
+        stride = max((s for s in theory["stride"] if s is not None), default=1)
+        title = f"{self.attribute('model')['name']}, {theory['layer']}"
+        figure = draw_erf(panels, title=title, strip=float(stride))
         if path is not None:
             save(figure, Path(path))
         return figure

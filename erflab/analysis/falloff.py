@@ -32,9 +32,9 @@ FLAGS = {
 LARGEST = 512
 """Maps above this many pixels squared are block-averaged before the fit."""
 
-VARIANCE_FLOOR = 1e-4
-"""Least variance, as a share of the largest: 1 % of its standard deviation. Tails measured as exactly zero would else
-carry infinite weight."""
+VARIANCE_FLOOR = 1e-2
+"""Least variance, as a share of the largest: a tenth of its standard deviation. Far out a map is known to many digits, in
+more pixels than its core has; without this floor a family that is not quite the truth is fitted to the tails alone."""
 
 
 @dataclass(frozen=True, eq=False)

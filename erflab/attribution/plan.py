@@ -52,11 +52,11 @@ def _centers(field: TheoreticalField, axis: int) -> list[float]:
 
 
 def _spacing(field: TheoreticalField, axis: int) -> float | None:
-    """Px between neighbouring units' centres, None where it is not one whole number."""
+    """Px between neighbouring units' centres; None where that is not one whole number, or the units' fields differ."""
+    if field.center_rule != "grid cell" and not field.local.aligned:
+        return None
     centers = _centers(field, axis)
-    steps = {b - a for a, b in pairwise(centers)}
-    if not steps:
-        return float(field.input_size[axis])
+    steps = {b - a for a, b in pairwise(centers)} or {float(field.input_size[axis])}
     step = steps.pop()
     return step if not steps and step == int(step) and step > 0 else None
 
@@ -64,8 +64,8 @@ def _spacing(field: TheoreticalField, axis: int) -> float | None:
 def _check_step(field: TheoreticalField, axis: int, stride: float | None, step: int) -> None:
     if stride is None:
         raise MeasurementError(
-            f"the units of layer {field.layer!r} are not evenly spaced along axis {'yx'[axis]}, so they cannot be read "
-            "together; use attribution.occlusion.units=one."
+            f"the units of layer {field.layer!r} are not evenly spaced along axis {'yx'[axis]}, or their fields differ, so "
+            "they cannot be read together; use attribution.occlusion.units=one."
         )
     if stride % step and step % stride:
         raise ConfigError(
@@ -99,12 +99,13 @@ def _axis(
 
 
 def _all(field: TheoreticalField, axis: int, stride: int, patch: int, step: int) -> AxisPlan:
-    """Occluders at all phases of one stride cell at the measured unit; every unit reads them, at offsets a step apart."""
+    """Occluders at all phases of one stride cell in the middle; every unit reads them, at offsets a step apart."""
     phases = max(1, stride // step)
-    start = _nearest_position(_centers(field, axis)[field.unit[axis]], patch)
+    middle = field.resolve("center")[axis]
+    start = _nearest_position(_centers(field, axis)[middle], patch)
     positions = [start + (k - phases // 2) * step for k in range(phases)]
     every = max(1, step // stride)
-    units = [i for i in range(field.grid[axis]) if (i - field.unit[axis]) % every == 0]
+    units = [i for i in range(field.grid[axis]) if (i - middle) % every == 0]
     return _axis(field, axis, positions, units, patch, step)
 
 
@@ -116,8 +117,8 @@ def _unclipped(field: TheoreticalField, axis: int, stride: int, patch: int, step
     units = [i for i in range(n) if centers[i] - half >= 0 and centers[i] + half <= field.input_size[axis] - 1]
     if not units or size is None:
         raise MeasurementError(
-            f"no unit of layer {field.layer!r} has its field of {size} px inside the {field.input_size[axis]} px input; enlarge "
-            "images.size, or use attribution.occlusion.units=all."
+            f"no unit of layer {field.layer!r} has its field of {size} px inside the {field.input_size[axis]} px input; "
+            "enlarge images.size, or use attribution.occlusion.units=all."
         )
     cells = max(1, math.ceil((size + patch - 1) / stride) - len(units) + 1)
     every = max(1, step // stride)

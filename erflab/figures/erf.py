@@ -55,10 +55,12 @@ class ErfPanel:
     """Short flags, written into the map."""
 
 
-def draw_erf(panels: Sequence[ErfPanel], *, title: str | None = None) -> Figure:
+def draw_erf(panels: Sequence[ErfPanel], *, title: str | None = None, strip: float = 1.0) -> Figure:
     """Draw maps on one logarithmic scale and extent, and below them a section along x through the unit's centre.
 
-    Every map and section is relative to its own map's peak. The figure is one column wide (3.25 in).
+    Every map is relative to its own peak, every section to its own too: the mean over a strip, `strip` px wide, of rows
+    about the centre (a stride's width averages out the checkerboard that strided convolutions leave). The figure is one
+    column wide (3.25 in).
 
     Raises:
         MeasurementError: if there is no panel, or a map is no map or has no positive value.
@@ -80,7 +82,7 @@ def draw_erf(panels: Sequence[ErfPanel], *, title: str | None = None) -> Figure:
         for axes, panel, peak in zip(maps, panels, peaks, strict=True):
             image = _draw_map(axes, panel, peak, limits)
         _add_color_bar(figure, maps[-1], image, len(panels))
-        lines = _draw_section(figure.add_subplot(grid[1, :]), panels, peaks, limits)
+        lines = _draw_section(figure.add_subplot(grid[1, :]), panels, strip, limits)
         figure.legend(handles=lines + marks, loc="outside lower center", ncols=2)
         if title is not None:
             figure.suptitle(title, fontsize=8)
@@ -196,14 +198,15 @@ def _write_notes(axes: Axes, notes: Sequence[str]) -> None:
         text.set(va="bottom", gid="notes", in_layout=False)
 
 
-def _draw_section(axes: Axes, panels: Sequence[ErfPanel], peaks: Sequence[float], limits: Limits) -> list[Artist]:
+def _draw_section(axes: Axes, panels: Sequence[ErfPanel], strip: float, limits: Limits) -> list[Artist]:
     """Sections along x: each map's data, its fit dashed, the TRF's edges upright."""
     handles: list[Artist] = []
-    for panel, peak, color in zip(panels, peaks, cycle(c for c in COLORS if c != _TRF)):
-        data = section(panel.map) / peak
-        handles += axes.plot(data["x"], data, color=color, linewidth=0.8, label=panel.title)
+    for panel, color in zip(panels, cycle(c for c in COLORS if c != _TRF)):
+        data = section(panel.map, width=strip)
+        peak = float(data.max()) or 1.0
+        handles += axes.plot(data["x"], data / peak, color=color, linewidth=0.8, label=panel.title)
         if panel.fit is not None:
-            fitted = section(panel.fit.evaluate(_finely(panel.map))) / peak
+            fitted = section(panel.fit.evaluate(_finely(panel.map)), width=strip) / peak
             label = f"{panel.fit.family}, σ = {panel.fit.sigma:.3g} px"
             handles += axes.plot(fitted["x"], fitted, color=color, linestyle=_DASHES, label=label)
     for edge in sorted({e for panel in panels for e in outline(panel.box or _NOWHERE)[:2] if math.isfinite(e)}):

@@ -1,0 +1,29 @@
+"""What all tests share: runtime type checks, the slow and CUDA markers, a deterministic hypothesis profile."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network fails at once, instead of after retries
+
+from jaxtyping import install_import_hook
+
+install_import_hook("erflab", "typecheck.checked")
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("erflab", derandomize=True, deadline=None, max_examples=40)
+settings.load_profile("erflab")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--run-slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: add --run-slow"))
+        if "cuda" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -1,0 +1,47 @@
+"""Streaming sums against numpy."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from erflab.accumulate import MapSums
+
+
+def filled(maps: torch.Tensor, scenes: list[str], batch: int) -> MapSums:
+    sums = MapSums((4, 5))
+    for start in range(0, len(maps), batch):
+        sums.update(maps[start : start + batch], scenes[start : start + batch])
+    return sums
+
+
+@given(st.integers(1, 40), st.integers(1, 7), st.floats(-1e6, 1e6))
+def test_mean_and_variance_are_numpys(count: int, batch: int, offset: float) -> None:
+    maps = torch.randn(count, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(count)) + offset
+    sums = filled(maps, [str(i) for i in range(count)], batch)
+    np.testing.assert_allclose(sums.mean.numpy(), maps.numpy().mean(0), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(sums.total.numpy(), maps.numpy().sum(0), rtol=1e-12, atol=1e-9)
+    if count > 1:
+        np.testing.assert_allclose(sums.variance.numpy(), maps.numpy().var(0, ddof=1), rtol=1e-6)
+    else:
+        assert float(sums.variance.abs().max()) == 0
+
+
+def test_batching_changes_no_bit() -> None:
+    maps = torch.rand(37, 4, 5)
+    scenes = [str(i % 5) for i in range(37)]
+    first = filled(maps, scenes, 37)
+    for batch in (1, 3, 16):
+        other = filled(maps, scenes, batch)
+        assert torch.equal(first.mean, other.mean)
+        assert torch.equal(first.squares, other.squares)
+        assert torch.equal(first.group_sums, other.group_sums)
+        assert first.totals == other.totals
+
+
+def test_all_images_of_a_scene_are_in_one_group() -> None:
+    maps = torch.ones(60, 4, 5)
+    sums = filled(maps, [f"scene {i % 20}" for i in range(60)], 7)
+    assert sums.scenes == 20
+    assert sorted(sums.group_counts) == [3] * 12 + [6] * 4
+    assert sums.group_sums[:, 0, 0].tolist() == [float(c) for c in sums.group_counts]
