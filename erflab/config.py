@@ -60,6 +60,7 @@ class ModelConfig:
         "none (seeded random initialisation), pretrained (the library's own), efficientnet_lite0 (from its pip package), "
         "or the path of a .safetensors, .pth or .pt state dict",
     )
+    layer: str | None = option(None, "the layer to measure where target.layer sets none")
     seed: int = option(0, "seed of the random initialisation")
     mean: list[float] | None = option(None, "channel means of the normalisation; default: the model's own metadata")
     std: list[float] | None = option(None, "channel standard deviations; default: the model's own metadata")
@@ -86,7 +87,7 @@ class ImagesConfig:
         "input size in px: a number, [height, width], or auto: the smallest multiple of the total stride in which the "
         "unit's theoretical field lies unclipped, up to size_limit",
     )
-    size_limit: int = option(1024, "largest size in px that auto may pick; a larger or global field gets fallback_size")
+    size_limit: int = option(512, "largest size in px that auto may pick; a larger or global field gets fallback_size")
     fallback_size: int = option(224, "size in px that auto takes when no unclipped size exists below size_limit")
     seed: int = option(0, "seed of crops and noise; each image is keyed by (seed, index)")
 
@@ -163,7 +164,7 @@ class TargetConfig:
 
     layer: str | None = option(
         None,
-        "dotted module name, layer4.1.conv2; NAME:K for the K-th call of a reused module; default: last spatial layer",
+        "dotted module name, layer4.1.conv2; NAME:K for the K-th call of a reused module; default: model.layer, else the last spatial one",
     )
     unit: Any = option("center", "center, corner, or [i, j] on the layer's grid; negative indices count from the end")
     channel: Any = option("all", "all, or the index of one channel")
@@ -265,10 +266,8 @@ class ErflabConfig:
 
     model: ModelConfig
     images: ImagesConfig
+    attribution: AttributionConfig
     target: TargetConfig = field(default_factory=TargetConfig, metadata={"help": "which unit of which layer"})
-    attribution: AttributionConfig = field(
-        default_factory=lambda: AttributionConfig(gradient=GradientConfig()), metadata={"help": "which methods"}
-    )
     falloff: FalloffConfig = field(default_factory=FalloffConfig, metadata={"help": "the falloff model"})
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig, metadata={"help": "where and how to run"})
     seed: int = option(0, "one seed for initialisation, images and signs, where a group sets none of its own")

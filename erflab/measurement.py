@@ -52,6 +52,9 @@ BASELINE_IMAGES = 256
 def run(config: ErflabConfig) -> Result:
     """Measure what a configuration describes. Raises an ErflabError of the kind that names what was wrong."""
     allow = tuple(config.runtime.allow)
+    config = dataclasses.replace(
+        config, target=dataclasses.replace(config.target, layer=config.target.layer or config.model.layer)
+    )
     loaded = build_model(config.model, allow=allow)
     channels = getattr(config.images, "channels", None)
     size, flags = _input_size(loaded, config, channels)

@@ -1,0 +1,104 @@
+"""The stored result: round trip, atomic writes, errors, and everything recomputable from the file."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from nets import small_net
+
+import erflab
+from erflab.config import RuntimeConfig
+from erflab.errors import ResultError
+from erflab.flags import FLAGS, Flag
+from erflab.result import Result, as_json, write_atomically
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    torch.manual_seed(0)
+    runtime = RuntimeConfig(progress=False, device="cpu", dtype="float64")
+    return erflab.measure(small_net(), torch.randn(6, 3, 24, 24), method=["gradient", "occlusion"], runtime=runtime)
+
+
+def test_a_stored_result_is_the_same_result(result: Result, tmp_path: Path) -> None:
+    back = erflab.load(result.save(tmp_path / "run"))
+    assert back.dataset.identical(result.dataset)
+    assert back.summary() == result.summary()
+    assert back.provenance == result.provenance
+    assert erflab.load(tmp_path / "run" / "result.nc").dataset.identical(result.dataset)
+
+
+def test_the_file_is_plain_netcdf_with_coordinates_and_units(result: Result, tmp_path: Path) -> None:
+    result.save(tmp_path)
+    with xr.open_dataset(tmp_path / "result.nc", engine="h5netcdf") as opened:
+        assert opened["gradient"].dims == ("y", "x")
+        assert opened["y"].attrs["units"] == "px"
+        assert opened["gradient"].attrs["magnitude"] == "energy"
+        assert opened["gradient"].attrs["units"] == "(output/input)^2"
+        assert opened["gradient"].dtype == np.float64
+        assert opened["gradient_groups"].dtype == np.float32
+        for name in ("config", "images", "flags", "versions", "theory", "model"):
+            assert as_json(json.loads(opened.attrs[name])) == opened.attrs[name]
+
+
+def test_group_sums_give_the_mean_again(result: Result) -> None:
+    for method in result.methods:
+        groups, counts = result.dataset[f"{method}_groups"].values, result.dataset[f"{method}_group_images"].values
+        assert counts.sum() == 6
+        np.testing.assert_allclose(groups.sum(0) / 6, result.dataset[method].values, rtol=1e-5, atol=1e-9)
+        totals = result.dataset[f"{method}_totals"].values
+        np.testing.assert_allclose(totals.mean(), result.dataset[method].values.sum(), rtol=1e-12)
+
+
+def test_no_temporary_file_is_left_and_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("old")
+
+    def fail(to: Path) -> None:
+        to.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(file, fail)
+    assert [f.name for f in tmp_path.iterdir()] == ["a.json"]
+    assert file.read_text() == "old"
+
+
+def test_what_is_no_result_is_refused(result: Result, tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="no result at .*; give a run directory or its result.nc"):
+        erflab.load(tmp_path)
+    (tmp_path / "result.nc").write_bytes(b"not a file of this kind")
+    with pytest.raises(ResultError, match="cannot be read as a result"):
+        erflab.load(tmp_path)
+    result.dataset.assign_attrs(format=99).to_netcdf(tmp_path / "future.nc", engine="h5netcdf")
+    with pytest.raises(ResultError, match="has result format 99; this version reads format 1"):
+        erflab.load(tmp_path / "future.nc")
+    with pytest.raises(ResultError, match="no method 'ablation' in this result; it has gradient, occlusion"):
+        result.map("ablation")
+
+
+def test_summary_is_flat_json_with_units(result: Result) -> None:
+    summary = json.loads(as_json(result.summary()))
+    assert summary["gradient.sigma"]["unit"] == "px"
+    assert summary["gradient.fit_sigma"]["standard_error"] > 0
+    for value in summary.values():
+        assert not isinstance(value, dict) or set(value) == {"value", "unit", "standard_error", "interval"}
+
+
+def test_plot_draws_both_methods_and_writes_both_formats(result: Result, tmp_path: Path) -> None:
+    figure = result.plot(tmp_path / "figure")
+    assert [a.get_title() for a in figure.axes if a.get_title()] == ["gradient", "occlusion"]
+    assert (tmp_path / "figure.pdf").exists()
+    assert (tmp_path / "figure.png").exists()
+
+
+def test_flags_speak_in_sentences_and_know_their_codes() -> None:
+    flag = Flag("trf_clipped", "gradient", "box (1, 2)")
+    assert str(flag) == f"gradient: {FLAGS['trf_clipped']} (seen: box (1, 2))"
+    with pytest.raises(ValueError, match="flag 'invented' is not listed"):
+        Flag("invented")
+    assert dataclasses.asdict(flag)["code"] == "trf_clipped"
