@@ -22,7 +22,9 @@ log = logging.getLogger("erflab")
 def run_and_save(config: ErflabConfig, directory: Path) -> Result:
     """Measure, write result, summary and figures into `directory`, print the table and, last, the path."""
     log.info(
-        "measuring %s, layer %s", config.model.name or config.model._target_, config.target.layer or config.model.layer or "last spatial"
+        "measuring %s, layer %s",
+        config.model.name or config.model._target_,
+        config.target.layer or config.model.layer or "last spatial",
     )
     result = run(config)
     figure = result.plot() if config.runtime.figures else None

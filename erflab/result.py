@@ -187,7 +187,9 @@ def load(path: str | Path) -> Result:
     except Exception as error:  # h5py and h5netcdf raise many kinds on damaged files
         raise ResultError(f"{file} cannot be read as a result: {error}") from error
     if dataset.attrs.get("format") != FORMAT:
-        raise ResultError(f"{file} has result format {dataset.attrs.get('format')}; this version reads format {FORMAT}.")
+        raise ResultError(
+            f"{file} has result format {dataset.attrs.get('format')}; this version reads format {FORMAT}."
+        )
     provenance = file.with_name("provenance.json")
     return Result(dataset, json.loads(provenance.read_text()) if provenance.exists() else {})
 

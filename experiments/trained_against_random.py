@@ -31,7 +31,9 @@ def main() -> None:
     for layer, random, trained in zip(LAYERS, sigma["none"], sigma["efficientnet_lite0"], strict=True):
         print(f"{layer}: sigma {random:.2f} px random, {trained:.2f} px trained, ratio {trained / random:.2f}")
         if not 0.3 < trained / random < 0.7:
-            sys.exit(f"the finding does not hold at {layer}: the trained field is not about half as wide as the random one")
+            sys.exit(
+                f"the finding does not hold at {layer}: the trained field is not about half as wide as the random one"
+            )
 
 
 def sigma_of(directory: Path) -> float:

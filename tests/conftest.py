@@ -3,7 +3,9 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network fails at once, instead of after retries
+os.environ.setdefault(
+    "HF_HUB_OFFLINE", "1"
+)  # a test that reaches for the network fails at once, instead of after retries
 
 from jaxtyping import install_import_hook
 

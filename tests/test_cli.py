@@ -46,7 +46,15 @@ def invoke(arguments: list[str], directory: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_run_leaves_result_summary_figures_and_configuration(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "erflab", *FAST, "runtime.figures=true", "runtime.progress=true", "hydra.run.dir=out"]
+    command = [
+        sys.executable,
+        "-m",
+        "erflab",
+        *FAST,
+        "runtime.figures=true",
+        "runtime.progress=true",
+        "hydra.run.dir=out",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "out"
@@ -114,14 +122,21 @@ BAD = [
     (["runtime.device=tpu"], "runtime.device is 'tpu'; give auto, cpu, cuda or cuda:N"),
     (["model=inception_v3", "target.layer=Mixed_7c", "images.size=20"], r"does not run at input size \(20, 20\)"),
     (["model=custom", "model._target_=mynets.Nan"], r"runtime.allow=\[mynets\]"),
-    (["model=custom", "model._target_=mynets.Nan", "runtime.allow=[mynets]", "target.layer=null"], "gradient of layer.*not finite for image.*0"),
+    (
+        ["model=custom", "model._target_=mynets.Nan", "runtime.allow=[mynets]", "target.layer=null"],
+        "gradient of layer.*not finite for image.*0",
+    ),
     (["target.layr=layer1"], "Did you mean 'target.layer'"),
 ]
 
 
 @pytest.mark.parametrize(("overrides", "message"), BAD, ids=[" ".join(o) for o, _ in BAD])
 def test_bad_input_gets_one_line_and_leaves_nothing_half_written(
-    overrides: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    overrides: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     prepare(tmp_path)
     kept = [f for f in FAST if f.split("=")[0] not in {o.split("=")[0] for o in overrides}]
@@ -147,13 +162,24 @@ def test_skip_counts_and_lists_what_cannot_be_read(tmp_path: Path, monkeypatch: 
 def test_the_traceback_is_shown_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(cli.FULL_ERROR, "1")
-    monkeypatch.setattr(sys, "argv", ["erflab", *FAST, "target.layer=nowhere", "hydra.run.dir=out", "hydra/job_logging=none"])
+    monkeypatch.setattr(
+        sys, "argv", ["erflab", *FAST, "target.layer=nowhere", "hydra.run.dir=out", "hydra/job_logging=none"]
+    )
     with pytest.raises(erflab.ErflabError, match="no layer 'nowhere'"):
         cli.main()
 
 
 def test_a_sweep_runs_every_job(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "erflab", "-m", *FAST, "target.layer=layer1,maxpool", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${target.layer}"]
+    command = [
+        sys.executable,
+        "-m",
+        "erflab",
+        "-m",
+        *FAST,
+        "target.layer=layer1,maxpool",
+        "hydra.sweep.dir=sweep",
+        "hydra.sweep.subdir=${target.layer}",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     sizes = {name: erflab.load(tmp_path / "sweep" / name).attribute("theory")["size"] for name in ("layer1", "maxpool")}

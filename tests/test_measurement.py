@@ -52,7 +52,9 @@ def test_the_energy_map_is_the_mean_of_exact_jacobians() -> None:
     images = torch.randn(5, 3, 16, 16, dtype=torch.float64)
     exact = torch.stack([jacobian(net, x, (2, 2))[1].square().sum(0) for x in images])
     target = TargetConfig(channel=1)
-    result = erflab.measure(net, images.float(), unit=[2, 2], target=target, runtime=dataclasses.replace(QUIET, dtype="float64"))
+    result = erflab.measure(
+        net, images.float(), unit=[2, 2], target=target, runtime=dataclasses.replace(QUIET, dtype="float64")
+    )
     rounded = torch.stack([jacobian(net, x.float().double(), (2, 2))[1].square().sum(0) for x in images])
     np.testing.assert_allclose(result.map().values, rounded.mean(0).numpy(), rtol=1e-10)
     np.testing.assert_allclose(result.map().values, exact.mean(0).numpy(), rtol=1e-3, atol=1e-6)
@@ -90,7 +92,12 @@ def test_seeds_matter() -> None:
 @pytest.mark.parametrize(("layers", "magnitude"), [(5, "signed"), (10, "absolute"), (20, "signed")])
 def test_uniform_stacks_have_the_closed_form_sigma(layers: int, magnitude: str) -> None:
     size = 2 * layers + 7
-    result = erflab.measure(uniform_stack(layers, 3), torch.randn(2, 1, size, size), magnitude=magnitude, runtime=dataclasses.replace(QUIET, dtype="float64"))
+    result = erflab.measure(
+        uniform_stack(layers, 3),
+        torch.randn(2, 1, size, size),
+        magnitude=magnitude,
+        runtime=dataclasses.replace(QUIET, dtype="float64"),
+    )
     assert result.sizes().quantities["sigma"].value == pytest.approx(math.sqrt(layers * 8 / 12), rel=1e-6)
 
 
@@ -200,19 +207,25 @@ def test_a_dead_unit_is_flagged_and_the_rest_is_kept(tmp_path: Path) -> None:
 
 
 def test_signed_maps_have_no_size_and_say_why() -> None:
-    result = erflab.measure(small_net(), torch.randn(2, 3, 16, 16), magnitude="signed", runtime=dataclasses.replace(QUIET, dtype="float64"))
+    result = erflab.measure(
+        small_net(), torch.randn(2, 3, 16, 16), magnitude="signed", runtime=dataclasses.replace(QUIET, dtype="float64")
+    )
     assert [f.code for f in result.flags if f.code == "no_size"] == ["no_size"]
     with pytest.raises(erflab.ErflabError, match="negative"):
         result.sizes()
 
 
 def test_a_border_unit_is_flagged_as_clipped() -> None:
-    result = erflab.measure(small_net(), torch.randn(2, 3, 16, 16), unit="corner", runtime=dataclasses.replace(QUIET, dtype="float64"))
+    result = erflab.measure(
+        small_net(), torch.randn(2, 3, 16, 16), unit="corner", runtime=dataclasses.replace(QUIET, dtype="float64")
+    )
     assert "trf_clipped" in [f.code for f in result.flags]
 
 
 def test_what_the_api_refuses() -> None:
-    with pytest.raises(ConfigError, match=r"method 'gradiant'; choose from gradient, occlusion. Did you mean 'gradient'"):
+    with pytest.raises(
+        ConfigError, match=r"method 'gradiant'; choose from gradient, occlusion. Did you mean 'gradient'"
+    ):
         erflab.measure(small_net(), torch.randn(1, 3, 16, 16), method="gradiant")
     with pytest.raises(ImageError, match=r"shape \[3, 16, 16\]"):
         erflab.measure(small_net(), torch.randn(3, 16, 16))

@@ -46,7 +46,18 @@ def test_the_wheel_holds_every_module_and_config_file(wheel: Path) -> None:
 def test_the_wheel_measures_from_another_directory(wheel: Path, tmp_path: Path) -> None:
     site, work = tmp_path / "site", tmp_path / "work"
     work.mkdir()
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
     subprocess.run(install, check=True, timeout=300)
     script = (
         f"import sys; sys.path.insert(0, {str(site)!r}); import erflab; assert erflab.__file__.startswith({str(site)!r})\n"
@@ -54,6 +65,8 @@ def test_the_wheel_measures_from_another_directory(wheel: Path, tmp_path: Path) 
         " 'runtime.figures=false', 'runtime.device=cpu', 'hydra.run.dir=out']\n"
         "from erflab.cli import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=work, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=work, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert (work / "out" / "result.nc").exists()

@@ -83,7 +83,9 @@ def test_layouts_fold_to_the_same_units() -> None:
 
 
 def test_a_shape_that_does_not_fit_its_layout_says_so() -> None:
-    with pytest.raises(TargetError, match=r"shape \(2, 5, 3, 4\), which is no nchw grid of \(4, 4\) units.*target.layout"):
+    with pytest.raises(
+        TargetError, match=r"shape \(2, 5, 3, 4\), which is no nchw grid of \(4, 4\) units.*target.layout"
+    ):
         Layout("nchw", (4, 4)).fold(torch.zeros(2, 5, 3, 4))
 
 
@@ -115,7 +117,9 @@ def test_layers_resolve_to_a_module_and_a_call() -> None:
     calls = {"conv": 3, "layer4.1.conv2": 1}
     assert resolve_layer("conv", calls) == ("conv", 2)
     assert resolve_layer("conv:0", calls) == ("conv", 0)
-    with pytest.raises(TargetError, match=r"no layer 'layer4.1.conv3' among the 2 that the model runs. Did you mean 'layer4.1.conv2'"):
+    with pytest.raises(
+        TargetError, match=r"no layer 'layer4.1.conv3' among the 2 that the model runs. Did you mean 'layer4.1.conv2'"
+    ):
         resolve_layer("layer4.1.conv3", calls)
     with pytest.raises(TargetError, match=r"'conv' runs 3 time\(s\); give conv:0 to conv:2"):
         resolve_layer("conv:3", calls)

@@ -22,7 +22,11 @@ def test_channels_are_uncorrelated() -> None:
 
 def test_images_draws_and_seeds_are_uncorrelated() -> None:
     base = random_signs(0, range(64), 1024).flatten()
-    for other in (random_signs(0, range(64, 128), 1024), random_signs(1, range(64), 1024), random_signs(0, range(64), 1024, 1)):
+    for other in (
+        random_signs(0, range(64, 128), 1024),
+        random_signs(1, range(64), 1024),
+        random_signs(0, range(64), 1024, 1),
+    ):
         assert abs(float((base * other.flatten()).mean())) < 4 / base.numel() ** 0.5
 
 
