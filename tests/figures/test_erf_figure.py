@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
@@ -93,8 +94,8 @@ def test_the_section_shows_data_fit_and_edges(two):
     data, fit, *_ = section.get_lines()
     assert data.get_label() == "gradient"
     assert fit.get_label() == f"gaussian, σ = {panel().fit.sigma:.3g} px"
-    # The section runs through the unit's centre, where this map's value is less than its peak's.
-    at_centre = math.exp(-((2 / 8) ** 2 + (1 / 5) ** 2) / 2)
+    # A section is relative to its own peak, so that of the row's distance from the map's peak nothing is left.
+    at_centre = math.exp(-((2 / 8) ** 2) / 2)
     assert np.interp(0, fit.get_xdata(), fit.get_ydata()) == pytest.approx(at_centre, rel=2e-2)
     assert np.interp(0, data.get_xdata(), data.get_ydata()) == pytest.approx(at_centre, rel=2e-2)
     assert {"TRF", "fit: 1σ, 2σ (dashed)", "centroid"} <= set(texts(two))
@@ -261,3 +262,11 @@ def test_nothing_to_draw_is_refused():
         draw_erf([ErfPanel("dead", dead)])
     with pytest.raises(MeasurementError, match="non-finite values"):
         draw_erf([ErfPanel("broken", dead + math.nan)])
+
+
+def test_a_strip_averages_rows_as_a_checkerboard_needs():
+    board = panel()
+    rows = np.arange(board.map.sizes["y"])[:, None] + np.arange(board.map.sizes["x"])
+    striped = dataclasses.replace(board, map=board.map * (rows % 2))
+    narrow, wide = (draw_erf([striped], strip=width).axes[1].get_lines()[0].get_ydata() for width in (1.0, 4.0))
+    assert np.abs(np.diff(narrow)).max() > 2 * np.abs(np.diff(wide)).max()
