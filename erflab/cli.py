@@ -63,7 +63,13 @@ def _options(arguments: list[str]) -> None:
     print_options(arguments)
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"options": _options}
+def _theory(arguments: list[str]) -> None:
+    from erflab.listing import print_fields
+
+    print_fields(arguments)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {"options": _options, "theory": _theory}
 
 
 def _one_line(error: Exception) -> str | None:

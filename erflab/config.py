@@ -164,7 +164,8 @@ class TargetConfig:
 
     layer: str | None = option(
         None,
-        "dotted module name, layer4.1.conv2; NAME:K for the K-th call of a reused module; default: model.layer, else the last spatial one",
+        "dotted module name, layer4.1.conv2; NAME:K for the K-th call of a reused module; "
+        "default: model.layer, else the last spatial one",
     )
     unit: Any = option("center", "center, corner, or [i, j] on the layer's grid; negative indices count from the end")
     channel: Any = option("all", "all, or the index of one channel")

@@ -69,7 +69,7 @@ def test_no_temporary_file_is_left_and_a_failed_write_leaves_the_old_file(tmp_pa
 
 
 def test_what_is_no_result_is_refused(result: Result, tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match="no result at .*; give a run directory or its result.nc"):
+    with pytest.raises(ResultError, match=r"no result at .*; give a run directory or its result.nc"):
         erflab.load(tmp_path)
     (tmp_path / "result.nc").write_bytes(b"not a file of this kind")
     with pytest.raises(ResultError, match="cannot be read as a result"):

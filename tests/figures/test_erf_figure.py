@@ -20,7 +20,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 
-from erflab.analysis import fit_falloff, moments
+from erflab.analysis import fit_falloff, moments, section
 from erflab.errors import MeasurementError
 from erflab.figures import ErfPanel, draw_erf, paper, save
 from erflab.figures.erf import FLOOR
@@ -264,9 +264,11 @@ def test_nothing_to_draw_is_refused():
         draw_erf([ErfPanel("broken", dead + math.nan)])
 
 
-def test_a_strip_averages_rows_as_a_checkerboard_needs():
+def test_the_section_is_the_mean_over_a_strip_relative_to_its_own_peak():
     board = panel()
     rows = np.arange(board.map.sizes["y"])[:, None] + np.arange(board.map.sizes["x"])
-    striped = dataclasses.replace(board, map=board.map * (rows % 2))
-    narrow, wide = (draw_erf([striped], strip=width).axes[1].get_lines()[0].get_ydata() for width in (1.0, 4.0))
-    assert np.abs(np.diff(narrow)).max() > 2 * np.abs(np.diff(wide)).max()
+    striped = dataclasses.replace(board, map=board.map * (1 + rows % 3))
+    for strip in (1.0, 6.0):
+        drawn = draw_erf([striped], strip=strip).axes[1].get_lines()[0].get_ydata()
+        expected = section(striped.map, width=strip)
+        np.testing.assert_allclose(drawn, expected / expected.max())

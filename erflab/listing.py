@@ -1,0 +1,105 @@
+"""The verb `erflab theory`: the theoretical fields of all layers of a model, printed and written. Needs no images."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.table import Table
+
+from erflab.compose import config_directory, register, to_config
+from erflab.config import ErflabConfig
+from erflab.errors import ConfigError
+from erflab.models import build_model
+from erflab.theory.layers import LayerRow, LayerTable, theoretical_fields
+
+USAGE = "erflab theory model=NAME [images.size=PX] [--layers PATTERN] [--csv FILE] [--json FILE]"
+
+
+def print_fields(arguments: list[str]) -> None:
+    """Print the table of all layers of the model that the overrides name, and write it where asked.
+
+    Raises ConfigError for an option that there is not, ModelError and TheoryError as the model gives rise to them.
+    """
+    options = _options(arguments)
+    config = _compose(options.overrides)
+    loaded = build_model(config.model, allow=config.runtime.allow)
+    channels = getattr(config.images, "channels", None)
+    table = theoretical_fields(loaded.module, _input_size(config, loaded.input_size), channels=channels)
+    if options.layers:
+        chosen = [row for row in table if re.search(options.layers, row.layer)]
+        table = LayerTable(chosen, table.input_size)
+    if options.csv:
+        table.to_csv(options.csv)
+    if options.json:
+        table.to_json(options.json)
+    _print(render(table, loaded.name))
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="erflab theory", usage=USAGE, description=__doc__, exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument("overrides", nargs="*", help="as for a measurement: model=resnet50 images.size=320")
+    parser.add_argument("--layers", metavar="PATTERN", help="only layers whose name holds this regular expression")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
+    try:
+        options, unknown = parser.parse_known_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}. Usage: {USAGE}") from error
+    if flags := [argument for argument in unknown if argument.startswith("-")]:
+        raise ConfigError(f"no option {flags[0]!r}. Usage: {USAGE}")
+    return options
+
+
+def _compose(overrides: list[str]) -> ErflabConfig:
+    register()
+    with initialize_config_dir(str(config_directory().resolve()), version_base="1.3", job_name="erflab"):
+        return to_config(compose("config", overrides))
+
+
+def _input_size(config: ErflabConfig, stated: tuple[int, int] | None) -> tuple[int, int]:
+    """images.size if it is a number, else the size that the library states for the model."""
+    size, fallback = config.images.size, config.images.fallback_size
+    if isinstance(size, (list, tuple)):
+        return int(size[0]), int(size[1])
+    return (stated or (fallback, fallback)) if size == "auto" else (int(size), int(size))
+
+
+def render(table: LayerTable, name: str) -> Table:
+    """The table for a terminal; sizes in px, one number where both axes agree."""
+    rows, columns = (str(n) for n in table.input_size[-2:])
+    made = Table(title=f"{name} at {rows} x {columns} px: theoretical receptive fields", title_justify="left")
+    for heading in ("layer", "module", "output"):
+        made.add_column(heading, overflow="fold", no_wrap=heading != "layer")
+    for heading in ("stride", "TRF (px)", "local TRF (px)", "padding", "aligned"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for row in table:
+        made.add_row(*_cells(row))
+    return made
+
+
+def _cells(row: LayerRow) -> list[str]:
+    name = row.layer if row.call == 0 else f"{row.layer}:{row.call}"
+    output = " x ".join(map(str, row.shape[1:]))
+    numbers = [_axes(values) for values in (row.stride, row.size, row.local_size, row.padding)]
+    return [name, row.kind, output, *numbers, {True: "yes", False: "no", None: "-"}[row.aligned]]
+
+
+def _axes(values: Sequence[float | None]) -> str:
+    words = ["-" if v is None else "global" if math.isinf(v) else str(int(v)) for v in values]
+    return words[0] if len(set(words)) == 1 else " x ".join(words)
+
+
+def _print(table: Table) -> None:
+    """On a terminal as wide as it is; into a file or a pipe as wide as the table needs, so that no cell is broken."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(80, console.measure(table, options=console.options.update(width=1000)).maximum))
+    console.print(table)
