@@ -137,7 +137,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_shows_groups_and_examples_and_does_not_import_torch() -> None:
-    """Which is what lets it answer in well under two seconds (see `benchmarks/`)."""
+    """Which is what lets it answer in well under two seconds."""
     script = "import sys; sys.argv = ['erflab', '--help']\ntry:\n    from erflab.cli import main; main()\n"
     script += "finally:\n    assert not {'torch', 'captum', 'matplotlib', 'xarray', 'timm'} & set(sys.modules)"
     done = run("-c", script)
