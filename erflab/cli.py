@@ -58,7 +58,7 @@ def _task(composed: Any) -> None:
 
 
 def _options(arguments: list[str]) -> None:
-    from erflab.report import print_options
+    from erflab.options import print_options
 
     print_options(arguments)
 

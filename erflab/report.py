@@ -10,9 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from erflab.analysis.sizes import Sizes
-from erflab.compose import options
 from erflab.config import ErflabConfig
-from erflab.errors import ConfigError, closest
 from erflab.measurement import run
 from erflab.result import Result
 
@@ -104,20 +102,3 @@ _ROWS = (
     ("device", lambda result, method: str(result.provenance.get("device", "-"))),
     ("seconds, both methods", lambda result, method: f"{result.provenance.get('seconds', float('nan')):.1f}"),
 )
-
-
-def print_options(groups: list[str]) -> None:
-    """Every option with its meaning and default, of all groups or of those named."""
-    rows = list(options())
-    known = {heading.split("=")[0] for heading, _, _ in rows}
-    for group in groups:
-        if group not in known:
-            raise ConfigError(f"no group {group!r}; groups: {', '.join(sorted(known))}.{closest(group, known)}")
-    heading = ""
-    for head, name, text in rows:
-        if groups and head.split("=")[0] not in groups:
-            continue
-        if head != heading:
-            print(f"\n{head}")
-            heading = head
-        print(f"  {name}\n      {text}")
