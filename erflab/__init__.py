@@ -1,7 +1,7 @@
 """erflab: a laboratory for receptive fields. How far can a network see, how far should it, and how far does it?
 
-`theoretical_field` is exact, from the structure; `measure` runs gradient and occlusion attribution over images and sizes
-the effective field; `fit_falloff` fits any map; `load` reads a stored result.
+`theoretical_field` is exact, from the structure; `predicted_field` adds the weights; `measure` runs gradient and occlusion
+attribution over images and sizes the effective field; `fit_falloff` fits any map; `load` reads a stored result.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from erflab.measurement import measure
     from erflab.result import Result, load
     from erflab.theory.field import TheoreticalField, theoretical_field
+    from erflab.theory.layers import theoretical_fields
+    from erflab.theory.predicted import predicted_field
+    from erflab.theory.rules import register_rule
 
 # Public name -> module. Imported on first use: `import erflab` and `erflab --help` do not wait for torch.
 _PUBLIC = {
@@ -31,7 +34,10 @@ _PUBLIC = {
     "fit_falloff": "erflab.analysis.falloff",
     "load": "erflab.result",
     "measure": "erflab.measurement",
+    "predicted_field": "erflab.theory.predicted",
+    "register_rule": "erflab.theory.rules",
     "theoretical_field": "erflab.theory.field",
+    "theoretical_fields": "erflab.theory.layers",
 }
 
 __all__ = [
@@ -46,7 +52,10 @@ __all__ = [
     "fit_falloff",
     "load",
     "measure",
+    "predicted_field",
+    "register_rule",
     "theoretical_field",
+    "theoretical_fields",
 ]
 
 try:

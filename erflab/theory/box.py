@@ -7,6 +7,7 @@ nothing (a constant, zero padding); -inf is unbounded (a reduction over the whol
 
 An edge is a float32 tensor of its value's full shape, expanded (stride 0) along every dimension on which it is constant, so
 a feature map [B, C, H, W] carries H numbers for a y edge and W for an x edge, unless views or rolls mix the axes.
+An edge that varies on dimensions in a separable way is held as several such tensors, its terms, of which it is the minimum.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from erflab.errors import TheoryError
 NOTHING = math.inf
 UNBOUNDED = -math.inf
 # Elements an edge may hold. Beyond it (attention between all pairs of positions of a huge virtual image) the reading gives up.
-LARGEST = 2**25
+LARGEST = 2**24
 
 
 class TooLargeError(TheoryError):
@@ -52,9 +53,11 @@ def tighten(edge: Tensor) -> Tensor:
     """The same edge, with dimensions found constant stored as such (after views, concatenations and gathers)."""
     values = core(edge)
     for dim in range(values.dim()):
-        if values.shape[dim] > 1:
+        n = values.shape[dim]
+        if n > 1:
             first = values.narrow(dim, 0, 1)
-            if bool((values == first).all()):
+            probes = {1, n // 2, n - 1}  # nearly all dimensions that vary show it here
+            if all(torch.equal(values.narrow(dim, k, 1), first) for k in probes) and bool((values == first).all()):
                 values = first
     return spread(values, edge.shape)
 
@@ -130,18 +133,48 @@ def reduce(edge: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def spans_image(edge: Tensor, reduced: Tensor, extent: int) -> bool:
-    """Whether a reduction of `edge` to `reduced` joined positions across the whole image axis of `extent` px.
+    """Whether a reduction of `edge` to `reduced` joined positions across the whole image axis, for some output."""
+    return bool(spanning(edge, reduced, extent).any())
 
-    It did if the edge ranged over at least half of the axis before and is one and the same for all outputs after. (A window,
-    a slice or a channel-wise reduction fails one of the two.)
+
+def spanning(edge: Tensor, reduced: Tensor, extent: float) -> Tensor:
+    """For which outputs a reduction of `edge` to `reduced` joined positions across the image axis of `extent` px.
+
+    Those whose inputs range over at least half of the axis: all of the image, or a grid of positions spread over it. (A
+    window, a slice or a channel-wise reduction does not.)
     """
     values = core(edge)
-    if values.numel() == reduced.numel() or not bool((reduced == reduced.flatten()[0]).all()):
-        return False
-    finite = values[torch.isfinite(values)]
-    if finite.numel() == 0:
-        return False
-    return bool(finite.max() - finite.min() >= extent / 2)
+    dims = [d for d in range(values.dim()) if values.shape[d] > 1 and reduced.shape[d] == 1]
+    if not dims:
+        return torch.zeros_like(reduced, dtype=torch.bool)
+    highest = torch.where(values == NOTHING, UNBOUNDED, values).amax(dims, keepdim=True)
+    lowest = values.amin(dims, keepdim=True)
+    return torch.isfinite(lowest) & (highest - lowest >= extent / 2)
+
+
+Terms = tuple[Tensor, ...]
+
+
+def simplify(terms: Sequence[Tensor]) -> Terms:
+    """The same minimum in as few terms as can be held without joining dimensions that no single term varies on.
+
+    An attention between N positions has an edge per row and one per column: as two terms 2 N numbers, as one N x N.
+    """
+    found: list[Tensor] = []
+    for term in sorted(terms, key=lambda t: len(varies(t)), reverse=True):
+        for k, other in enumerate(found):
+            if varies(term) <= varies(other):
+                found[k] = spread(torch.minimum(core(term), core(other)), other.shape)
+                break
+        else:
+            found.append(term)
+    unbounded = [t for t in found if core(t).numel() == 1 and float(core(t)) == UNBOUNDED]
+    return (unbounded[0],) if unbounded else tuple(found)
+
+
+def joined(terms: Terms) -> Tensor:
+    """The edge itself: the minimum of its terms."""
+    return terms[0] if len(terms) == 1 else hull(terms, terms[0].shape)
 
 
 def view(edge: Tensor, shape: Sequence[int]) -> Tensor:

@@ -1,29 +1,25 @@
-"""The theoretical receptive field of a layer's units: boxes, stride, padding, alignment, causes.
+"""The theoretical receptive field of a layer's units: boxes, sets, stride, padding, alignment, causes, halo.
 
-Two runs of the model are read. One at the real input size gives every unit's *clipped* box exactly, reflections at the
-borders and all. One at a much larger virtual size, congruent to the real one modulo the strides, has an interior that no
-border reaches: there the boxes repeat, and the pattern gives the *unclipped* box of any unit.
+Two runs of the model are read (`erflab.theory.runs`). The one at the real input size gives every unit's *clipped* field
+exactly, reflections at the borders and all; the one at a virtual size gives the *unclipped* field of any unit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from erflab.errors import TargetError, TheoryError, closest
 from erflab.models import frozen
-from erflab.target import OUTPUT, Layout, resolve_layer
-from erflab.theory.box import TooLargeError
-from erflab.theory.reading import read_boxes
-from erflab.theory.trace import Graph, Value, trace
+from erflab.target import Layout
+from erflab.theory.halo import halo_of, total_stride
+from erflab.theory.runs import LayerKey, Traces, input_channels, layer_key, read_pattern
+from erflab.theory.support import Support, as_support, read_support
+from erflab.theory.trace import Graph
 from erflab.theory.units import Pattern, UnitBoxes, as_box, detect_layout, find_pattern, unit_boxes
-
-# The virtual size is the real one plus a multiple of this: 2^8 * 3 * 5 keeps it congruent modulo every usual total stride.
-VIRTUAL_STEP = 3840
-VIRTUAL_STEPS = (1, 2, 4)
 
 Unit = str | Sequence[int]
 
@@ -51,6 +47,9 @@ class TheoreticalField:
     untracked: tuple[str, ...] = ()
     cut: TheoreticalField | None = field(default=None, repr=False)
     unit: tuple[int, ...] = ()
+    is_local: bool = False
+    graph: Graph | None = field(default=None, repr=False, compare=False)  # the run at the real size
+    interior: Graph | None = field(default=None, repr=False, compare=False)  # the run that shows the pattern
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -60,7 +59,7 @@ class TheoreticalField:
     @property
     def local(self) -> TheoreticalField:
         """The field without its global side paths."""
-        return self.cut or self
+        return self if self.cut is None else replace(self.cut, unit=self.unit)
 
     @property
     def size(self) -> tuple[float | None, ...]:
@@ -113,6 +112,57 @@ class TheoreticalField:
             max(b, m) if side % 2 == 0 else min(b, m) for side, (b, m) in enumerate(zip(found, limits, strict=True))
         )
 
+    def support(self, unit: Unit | None = None, *, clipped: bool = True) -> Support:
+        """The exact set of pixels that a unit can see, with its holes.
+
+        Clipped, it lies on the pixels of the image, whatever happens at the borders (reflection, say) included. Unclipped,
+        it lies on the unit's unclipped box, which may reach outside the image.
+
+        Raises TheoryError if no unclipped set is known (the field is global, or `reason` says why), and
+        UnknownOperationError for an operation that the support table has no rule for.
+        """
+        index = self.resolve(unit)
+        if clipped:
+            assert self.graph is not None
+            return as_support(self._set(self.graph, self.layout, index))
+        whole = self.box(index)
+        if self.pattern is None or self.interior is None or whole is None or math.inf in map(abs, whole):
+            raise TheoryError(
+                f"layer {self.layer!r} has no unclipped set: {self._why_unbounded()}. Ask for the clipped one, or for .local."
+            )
+        twin, moved = self.pattern.twin(index)
+        pixels = self._set(self.interior, replace(self.layout, grid=self.pattern.interior.grid), twin)
+        for axis, shift in enumerate(moved):
+            first, last = int(whole[2 * axis] - shift), int(whole[2 * axis + 1] - shift)
+            pixels = pixels.narrow(axis, first, last - first + 1)
+        return as_support(pixels, [int(b) for b in whole[::2]])
+
+    @property
+    def total_stride(self) -> tuple[int, ...]:
+        """Px per axis to which tiles (or crops) must be aligned for the whole computation up to this layer to move along.
+
+        The least common multiple of all strides passed: a decoder's inner strides count, though its own stride be 1.
+        Raises TheoryError if the pattern of units is not known.
+        """
+        if self.pattern is None or self.interior is None:
+            raise TheoryError(f"layer {self.layer!r} has no known stride: {self._why_unbounded()}.")
+        return total_stride(self.interior, self.interior.layers[self.layer, self.call])
+
+    def halo(self) -> tuple[int, ...]:
+        """(top, bottom, left, right): px of overlap that tiled inference needs for exact results at this layer.
+
+        Cut the image into tiles whose borders lie at multiples of `total_stride` (or at the image's own borders). Run the
+        network on each tile of rows [a, b) extended to [a - top, b + bottom), clipped to the image, and columns likewise;
+        keep the units whose cells lie in the tile: with `stride` s those numbered a / s to b / s - 1 in the whole map. They
+        are then what inference on the whole image gives. The halo is what the boxes of these units see outside the tile,
+        rounded up to the total stride, so that the extended tile starts on the network's own grid.
+
+        Raises TheoryError if the field is global (no overlap is enough) or cannot be known.
+        """
+        if self.is_global or self.pattern is None or self.untracked:
+            raise TheoryError(f"no overlap makes tiles exact at layer {self.layer!r}: {self._why_unbounded()}.")
+        return halo_of(self.pattern, self.total_stride)
+
     def is_clipped(self, unit: Unit | None = None) -> bool | None:
         """Whether the image border cuts the unit's field; None if the unclipped box is unknown."""
         whole = self.box(unit)
@@ -130,7 +180,7 @@ class TheoreticalField:
     @property
     def center_rule(self) -> str:
         """Which box `center` is the centre of: "full box", "local box" (the full field is global), or "grid cell"."""
-        if self._centre_box(self.unit) is None:
+        if self._centre_box(self.resolve()) is None:
             return "grid cell"
         return "local box" if self.is_global else "full box"
 
@@ -140,13 +190,14 @@ class TheoreticalField:
         Raises TargetError for an index outside the grid.
         """
         if unit is None:
-            return self.unit
+            return self.unit or self._central_unit()
         if isinstance(unit, str):
             if unit == "corner":
                 return (0,) * len(self.grid)
             if unit != "center":
                 raise TargetError(
-                    f"unit {unit!r}; give center, corner or indices on the {self.grid} grid.{closest(unit, ('center', 'corner'))}"
+                    f"unit {unit!r}; give center, corner or indices on the {self.grid} grid."
+                    f"{closest(unit, ('center', 'corner'))}"
                 )
             return self._central_unit()
         index = tuple(u + n if u < 0 else u for u, n in zip(unit, self.grid, strict=False))
@@ -175,6 +226,16 @@ class TheoreticalField:
                 return found
         return None
 
+    def _set(self, graph: Graph, layout: Layout, unit: Sequence[int]) -> Tensor:
+        return read_support(graph, graph.layers[self.layer, self.call], layout, unit, local=self.is_local)
+
+    def _why_unbounded(self) -> str:
+        if self.is_global:
+            return f"its field is global, by {', '.join(self.causes)}"
+        if self.untracked:
+            return f"the dependence was lost in {', '.join(self.untracked)}"
+        return self.reason or "its units see nothing"
+
     def _unbounded(self, axis: int) -> bool:
         found = self.clipped.box([n // 2 for n in self.grid])
         return found is not None and math.inf in found[2 * axis : 2 * axis + 2]
@@ -184,49 +245,6 @@ class TheoreticalField:
         if not all(self._unbounded(a) for a in range(len(self.grid))):
             return None
         return self.clipped.box(index)
-
-
-@dataclass
-class Traces:
-    """The runs of one model at its real input size and at virtual ones, made when first asked for."""
-
-    model: nn.Module
-    input_shape: tuple[int, ...]
-    _runs: dict[int, Graph] = field(default_factory=dict)
-
-    @property
-    def input_size(self) -> tuple[int, ...]:
-        """The image axes' lengths in px."""
-        return self.input_shape[2:]
-
-    @property
-    def real(self) -> Graph:
-        """The run at the real size, on real data if the model cannot do without. Raises TheoryError if it cannot run."""
-        if 0 not in self._runs:
-            graph = trace(self.model, self.input_shape)
-            if graph.failure is not None:
-                graph = trace(self.model, self.input_shape, meta=False)
-            if graph.failure is not None and not graph.layers:
-                self._refuse(graph)
-            self._runs[0] = graph
-        return self._runs[0]
-
-    def refuse_if_cut_short(self) -> None:
-        """Raise TheoryError if the real run ended early."""
-        if self.real.failure is not None:
-            self._refuse(self.real)
-
-    def _refuse(self, graph: Graph) -> None:
-        text = str(graph.failure).strip().splitlines() or [type(graph.failure).__name__]
-        raise TheoryError(f"the model does not run at input size {self.input_size}: {text[0]}") from graph.failure
-
-    def virtual(self) -> Iterator[Graph]:
-        """The runs at virtual sizes, smallest first; a run that ended early has only the layers before its end."""
-        for steps in VIRTUAL_STEPS:
-            if steps not in self._runs:
-                grown = (*self.input_shape[:2], *(n + steps * VIRTUAL_STEP for n in self.input_size))
-                self._runs[steps] = trace(self.model, grown)
-            yield self._runs[steps]
 
 
 def theoretical_field(
@@ -259,66 +277,20 @@ def theoretical_field(
     shape = (1, channels or input_channels(model), *(int(n) for n in input_size))
     with frozen(model):
         traces = Traces(model, shape)
-        key = _resolve(traces, layer)
-        found = _read_layer(traces, key, layout, tuple(grid) if grid else None)
+        key = layer_key(traces, layer)
+        found = read_layer(traces, key, layout, tuple(grid) if grid else None)
     return replace(found, unit=found.resolve(unit))
 
 
-def input_channels(model: nn.Module) -> int:
-    """The channels that the model's first convolution takes (3 if it has none)."""
-    for module in model.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            return module.in_channels
-    return 3
-
-
-def _resolve(traces: Traces, layer: str | None) -> tuple[str, int]:
-    if layer is None:
-        return last_spatial_layer(traces)
-    try:
-        return resolve_layer(layer, traces.real.calls)
-    except TargetError:
-        traces.refuse_if_cut_short()  # then the size is to blame, not the name
-        raise
-
-
-def last_spatial_layer(traces: Traces) -> tuple[str, int]:
-    """The model's own output when it is spatial, else the last module with more than one position.
-
-    Fixed-grid adaptive pools are passed over, which takes the virtual size to tell.
-    """
-    virtual = next(traces.virtual())
-    graph = virtual if any(_has_positions(v, virtual) for v in virtual.layers.values()) else traces.real
-    boxes = read_boxes(graph, graph.layers.values())
-    keys = [key for key in graph.layers if key[0] == OUTPUT] + list(graph.layers)[::-1]
-    for key in keys:
-        found = boxes[graph.layers[key]]
-        if not found.fixed_grids and detect_layout(found, graph.input_size) is not None:
-            return key
-    raise TargetError("the model has no layer with more than one position; it has no receptive field over an image.")
-
-
-def _has_positions(value: Value, graph: Graph) -> bool:
-    return len(value.shape) == len(graph.input.shape) and math.prod(value.shape[2:]) > 1
-
-
-@dataclass(frozen=True)
-class _Pattern:
-    """What the virtual runs told of a layer: the pattern, or why there is none."""
-
-    pattern: Pattern | None = None
-    reason: str | None = None
-    causes: frozenset[str] | None = None
-    kind: str = "auto"
-
-
-def _read_layer(
-    traces: Traces, key: tuple[str, int], kind: str, grid: tuple[int, ...] | None, *, local: bool = False
+def read_layer(
+    traces: Traces, key: LayerKey, kind: str = "auto", grid: tuple[int, ...] | None = None, *, local: bool = False
 ) -> TheoreticalField:
-    """One reading of one layer: clipped boxes from the real run, the pattern from a virtual one."""
-    value = traces.real.layers[key]
-    boxes = read_boxes(traces.real, [value], local=local)[value]
-    virtual = _virtual_pattern(traces, key, kind, local)
+    """One reading of one layer: clipped boxes from the real run, the pattern from a virtual one.
+
+    Raises TargetError if the layer has no grid of units.
+    """
+    boxes = traces.boxes(traces.real, key, local=local)
+    virtual = read_pattern(traces, key, kind, local=local)
     layout = detect_layout(boxes, traces.input_size, virtual.kind, grid)
     if layout is None:
         raise TargetError(
@@ -326,43 +298,26 @@ def _read_layer(
             "layer, or set target.layout (and target.grid for tokens) if it has one."
         )
     clipped = unit_boxes(boxes, layout)
-    pattern, reason = virtual.pattern, virtual.reason
+    pattern, reason, interior = virtual.pattern, virtual.reason, virtual.graph
     if pattern is None and not boxes.fixed_grids:
-        pattern = find_pattern(clipped, traces.input_size)
+        pattern, interior = find_pattern(clipped, traces.input_size), traces.real
     elif pattern is not None and not _agree(pattern, clipped, traces.input_size):
         pattern, reason = None, "the field depends on the input size beyond its borders"
     causes = boxes.causes if virtual.causes is None else virtual.causes
-    untracked = tuple(dict.fromkeys(traces.real.untracked))
-    found = TheoreticalField(
-        *key, traces.input_size, layout, clipped, pattern, None if pattern else reason, tuple(sorted(causes)), untracked
+    return TheoreticalField(
+        *key,
+        traces.input_size,
+        layout,
+        clipped,
+        pattern,
+        reason=None if pattern else reason,
+        causes=tuple(sorted(causes)),
+        untracked=tuple(dict.fromkeys(traces.real.untracked)),
+        cut=read_layer(traces, key, kind, grid, local=True) if causes and not local else None,
+        is_local=local,
+        graph=traces.real,
+        interior=interior,
     )
-    return replace(found, cut=_read_layer(traces, key, kind, grid, local=True)) if causes and not local else found
-
-
-def _virtual_pattern(traces: Traces, key: tuple[str, int], kind: str, local: bool) -> _Pattern:
-    """The layer's pattern at the smallest virtual size whose interior is free of borders."""
-    reason = None
-    for graph in traces.virtual():
-        if key not in graph.layers:
-            return _Pattern(
-                reason=f"the model refuses a virtual input of {graph.input_size} px: {graph.failure}", kind=kind
-            )
-        try:
-            value = graph.layers[key]
-            boxes = read_boxes(graph, [value], local=local)[value]
-        except TooLargeError as error:
-            return _Pattern(reason=str(error), kind=kind)
-        layout = detect_layout(boxes, graph.input_size, kind)
-        if boxes.fixed_grids or layout is None:
-            pools = ", ".join(sorted(boxes.fixed_grids)) or "a layer"
-            return _Pattern(
-                reason=f"{pools} gives a fixed number of positions, so the field scales with the image", kind=kind
-            )
-        pattern = find_pattern(unit_boxes(boxes, layout), graph.input_size)
-        if pattern is not None:
-            return _Pattern(pattern, None, boxes.causes, layout.kind)
-        reason = f"the field is larger than {graph.input_size} px, or does not repeat within 64 units"
-    return _Pattern(reason=reason, kind=kind)
 
 
 def _agree(pattern: Pattern, clipped: UnitBoxes, input_size: tuple[int, ...]) -> bool:

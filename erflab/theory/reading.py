@@ -5,45 +5,67 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from erflab.errors import UnknownOperationError, closest
 from erflab.theory import box
-from erflab.theory.rules import RULES, Call
-from erflab.theory.trace import Graph, Node, Value
+from erflab.theory.call import Call
+from erflab.theory.fuse import fuse_linear
+from erflab.theory.graph import Graph, Node, Value
+from erflab.theory.rules import RULES, Rule
 
 
 @dataclass(frozen=True)
 class Boxes:
     """The boxes of all elements of one tensor, [B, C, *positions] in any order of dimensions.
 
-    `edges` holds two per image axis, first pixels and minus last pixels; `causes` the modules that made an axis
-    unbounded; `fixed_grids` the modules that tie the field to the input size by pooling to a fixed number of bins.
+    `terms` holds two edges per image axis, first pixels and minus last pixels, each as the terms it is the minimum of;
+    `causes` the modules that made an axis unbounded; `fixed_grids` the modules that tie the field to the input size by
+    pooling to a fixed number of bins; `blank` what the elements that see nothing are (0, -inf), if that is known of all.
     """
 
     shape: tuple[int, ...]
-    edges: tuple[Tensor, ...]
+    terms: tuple[box.Terms, ...]
     causes: frozenset[str] = frozenset()
     fixed_grids: frozenset[str] = frozenset()
+    blank: float | None = None
+
+    @cached_property
+    def edges(self) -> tuple[Tensor, ...]:
+        """The edges themselves. Raises TooLargeError where one does not fit in memory."""
+        return tuple(box.joined(terms) for terms in self.terms)
 
 
-def read_boxes(graph: Graph, wanted: Iterable[Value], *, local: bool = False) -> dict[Value, Boxes]:
+def read_boxes(
+    graph: Graph, wanted: Iterable[Value], *, local: bool = False, partial: bool = False
+) -> dict[Value, Boxes]:
     """Boxes of the `wanted` values; with `local`, reductions over a whole image axis are cut.
 
-    Raises UnknownOperationError for an operation without a rule on the way to a wanted value.
+    With `partial`, values whose boxes do not fit in memory, or depend on such, are left out.
+
+    Raises:
+        UnknownOperationError: an operation without a rule stands on the way to a wanted value.
+        TooLargeError: boxes on the way do not fit in memory, and `partial` is not set.
     """
     keep = set(wanted)
-    nodes = _needed(graph, keep)
+    nodes = fuse_linear(_needed(graph, keep), keep)
     uses = Counter(v for node in nodes for v in set(node.operands))
     known = {graph.input: _input_boxes(graph)}
     for node in nodes:
-        known.update(_apply(node, known, graph, local))
-        for value in set(node.operands):
+        operands = set(node.operands)
+        if operands <= known.keys():
+            try:
+                known.update(_apply(node, known, graph, local))
+            except box.TooLargeError:
+                if not partial:
+                    raise
+        for value in operands:
             uses[value] -= 1
             if not uses[value] and value not in keep:
-                del known[value]
+                known.pop(value, None)
     return {value: known[value] for value in keep if value in known}
 
 
@@ -59,35 +81,89 @@ def _needed(graph: Graph, wanted: set[Value]) -> list[Node]:
 
 def _input_boxes(graph: Graph) -> Boxes:
     """Every pixel sees itself."""
-    shape, edges = graph.input.shape, []
+    shape, terms = graph.input.shape, []
     for axis, n in enumerate(graph.input_size, 2):
         place = torch.arange(n, dtype=torch.float32).reshape([n if d == axis else 1 for d in range(len(shape))])
-        edges += [box.spread(place, shape), box.spread(-place, shape)]
-    return Boxes(shape, tuple(edges))
+        terms += [(box.spread(place, shape),), (box.spread(-place, shape),)]
+    return Boxes(shape, tuple(terms))
 
 
 def _apply(node: Node, known: dict[Value, Boxes], graph: Graph, local: bool) -> dict[Value, Boxes]:
     """The boxes of one node's outputs."""
     rule = RULES.get(node.op)
     if rule is None:
-        raise UnknownOperationError(
-            f"no rule for operation {node.op!r}, met in module {node.module!r} on inputs of shape "
-            f"{[v.shape for v in node.operands]}.{closest(node.op, RULES)} Add a row to erflab.theory.rules.RULES."
-        )
-    operands = [known[v] for v in node.operands]
-    image_dims = frozenset(d for edge in operands[0].edges for d in box.varies(edge)) if operands else frozenset()
-    causes = set().union(*(o.causes for o in operands))
-    fixed_grids = set().union(*(o.fixed_grids for o in operands))
-    sides: list[list[Tensor]] = []
-    for side in range(len(operands[0].edges)):
-        edges = {v: known[v].edges[side] for v in node.operands}
-        call = Call(node, edges, image_dims, graph.input_size[side // 2], local)
-        result = rule.box(call, *node.args, **node.kwargs)
-        cores = result if isinstance(result, list) else [result]
-        sides.append([box.spread(c, o.shape) for c, o in zip(cores, node.outputs, strict=True)])
-        causes.update(call.causes)
-        fixed_grids.update(call.fixed_grids)
+        raise _unknown(node)
+    operands = {v: known[v] for v in node.operands}
+    calls = _calls(node, operands, graph, local)
+    sides = [_outputs(rule, call) for call in calls]
+    blank = calls[0].blank if len({call.blank for call in calls}) == 1 else None
+    fixed_grids = _union([o.fixed_grids for o in operands.values()], [call.fixed_grids for call in calls])
+    causes: set[str] = set()
+    if any(_unbounded(term) for side in sides for terms in side for term in terms):  # else what they made so was cut
+        causes = _union([o.causes for o in operands.values()], [call.causes for call in calls])
     return {
-        output: Boxes(output.shape, tuple(side[k] for side in sides), frozenset(causes), frozenset(fixed_grids))
+        output: Boxes(output.shape, tuple(side[k] for side in sides), frozenset(causes), frozenset(fixed_grids), blank)
         for k, output in enumerate(node.outputs)
     }
+
+
+def _calls(node: Node, operands: dict[Value, Boxes], graph: Graph, local: bool) -> list[Call]:
+    """The node seen from each side of each image axis."""
+    first = operands[node.operands[0]]
+    image_dims = frozenset(d for side in first.terms for term in side for d in box.varies(term))
+    return [
+        Call(
+            node=node,
+            edges={},
+            image_dims=image_dims,
+            extent=graph.input_size[side // 2],
+            local=local,
+            terms={v: o.terms[side] for v, o in operands.items()},
+            blanks={v: o.blank for v, o in operands.items()},
+        )
+        for side in range(len(first.terms))
+    ]
+
+
+def _union(*groups: Iterable[Iterable[str]]) -> set[str]:
+    return {name for group in groups for names in group for name in names}
+
+
+def _outputs(rule: Rule, call: Call) -> list[box.Terms]:
+    """The terms of every output: in one go where the operands vary alike, else a call for each term of each operand."""
+    if all(len(t) == 1 for t in call.terms.values()) and len({_signature(t[0]) for t in call.terms.values()}) == 1:
+        call.edges = {v: t[0] for v, t in call.terms.items()}
+        return [(edge,) for edge in _run(rule, call)]
+    runs = []
+    for value, terms in call.terms.items():
+        for term in terms:
+            call.edges = {v: term if v is value else box.constant(box.NOTHING, v.shape) for v in call.terms}
+            runs.append(_run(rule, call))
+    return [box.simplify(edges) for edges in zip(*runs, strict=True)]
+
+
+def _unbounded(edge: Tensor) -> bool:
+    return bool((box.core(edge) == box.UNBOUNDED).any())
+
+
+def _signature(edge: Tensor) -> frozenset[int]:
+    """The dimensions on which an edge varies, counted from the last, as broadcasting aligns them."""
+    return frozenset(d - edge.dim() for d in box.varies(edge))
+
+
+def _run(rule: Rule, call: Call) -> list[Tensor]:
+    """The edges of the outputs."""
+    try:
+        result = rule.box(call, *call.node.args, **call.node.kwargs)
+    except box.TooLargeError as error:
+        raise box.TooLargeError(f"{error} ({call.node.op} in module {call.node.module!r})") from error
+    cores = result if isinstance(result, (list, tuple)) else [result]
+    return [box.spread(c, o.shape) for c, o in zip(cores, call.node.outputs, strict=True)]
+
+
+def _unknown(node: Node) -> UnknownOperationError:
+    shapes = ", ".join(str(list(v.shape)) for v in node.operands)
+    return UnknownOperationError(
+        f"no rule for operation {node.op!r}, met in module {node.module!r} on inputs of shape {shapes}."
+        f"{closest(node.op, RULES)} Say what its outputs read with erflab.register_rule({node.op!r}, box=...)."
+    )

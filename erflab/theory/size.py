@@ -7,9 +7,7 @@ import math
 from torch import nn
 
 from erflab.config import TargetConfig
-from erflab.theory.field import TheoreticalField, Traces, input_channels, theoretical_field
-from erflab.theory.reading import read_boxes
-from erflab.theory.units import detect_layout, find_pattern, unit_boxes
+from erflab.theory.field import TheoreticalField, theoretical_field
 
 
 def smallest_unclipped_size(
@@ -34,25 +32,8 @@ def smallest_unclipped_size(
     sides = [s for s in field.size if s is not None and math.isfinite(s)]
     if len(sides) < len(field.size) or field.is_global:
         return None
-    stride = total_stride(model, field, channels)
+    stride = math.lcm(*field.total_stride)
     for side in range(math.ceil(max(sides) / stride) * stride, limit + 1, stride):
         if at((side, side)).is_clipped() is False:
             return side, side
     return None
-
-
-def total_stride(model: nn.Module, field: TheoreticalField, channels: int | None = None) -> int:
-    """The least common multiple of the strides of all layers up to the field's own (a decoder's inner stride counts)."""
-    traces = Traces(model, (1, channels or input_channels(model), *field.input_size))
-    graph = next(traces.virtual())
-    keys = list(graph.layers)
-    keys = keys[: keys.index((field.layer, field.call)) + 1]
-    boxes = read_boxes(graph, [graph.layers[k] for k in keys])
-    strides = {1}
-    for key in keys:
-        found = boxes[graph.layers[key]]
-        layout = detect_layout(found, graph.input_size)
-        pattern = find_pattern(unit_boxes(found, layout), graph.input_size) if layout and not found.causes else None
-        if pattern is not None:
-            strides.update(int(s) for s, p in zip(pattern.shift, pattern.period, strict=True) if p == 1 and s > 0)
-    return math.lcm(*strides)

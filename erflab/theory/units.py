@@ -24,6 +24,8 @@ def detect_layout(
     None if it has no grid of more than one unit.
     """
     shape, axes = boxes.shape, len(input_size)
+    if kind == "auto" and any(0 in box.varies(term) for side in boxes.terms for term in side):
+        return None  # positions are folded into the batch, windows say: its other dimensions are no grid of the image
     if kind == "auto":
         kind = _kind_by_boxes(boxes, input_size) or _kind_by_shape(shape, input_size) or "none"
     if kind == "tokens":
@@ -37,9 +39,11 @@ def detect_layout(
 def _kind_by_boxes(boxes: Boxes, input_size: tuple[int, ...]) -> str | None:
     axes = len(input_size)
     moving = [_moving_dim(boxes.edges[2 * a], input_size[a]) for a in range(axes)]
-    if moving == [2 + a for a in range(axes)] and len(boxes.shape) == axes + 2:
+    if (
+        set(moving) == {2 + a for a in range(axes)} and len(boxes.shape) == axes + 2
+    ):  # in any order: maps are transposed
         return "nchw"
-    if moving == [1 + a for a in range(axes)] and len(boxes.shape) == axes + 2:
+    if set(moving) == {1 + a for a in range(axes)} and len(boxes.shape) == axes + 2:
         return "nhwc"
     if set(moving) == {1} and len(boxes.shape) == 3:
         return "tokens"
@@ -112,12 +116,14 @@ class Pattern:
 
     def edges(self, unit: Sequence[int]) -> list[float]:
         """Unclipped edges of any unit, also of one on the border or off the grid."""
+        index, moved = self.twin(unit)
+        return [float(edge[index]) + (-1) ** side * moved[side // 2] for side, edge in enumerate(self.interior.edges)]
+
+    def twin(self, unit: Sequence[int]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """The interior unit whose field, moved by the second result (px per axis), is that of `unit`."""
         moved = [divmod(u - o, p) for u, o, p in zip(unit, self.origin, self.period, strict=True)]
         index = tuple(o + rest for o, (_, rest) in zip(self.origin, moved, strict=True))
-        return [
-            float(edge[index]) + (-1) ** side * moved[side // 2][0] * self.shift[side // 2]
-            for side, edge in enumerate(self.interior.edges)
-        ]
+        return index, tuple(n * shift for (n, _), shift in zip(moved, self.shift, strict=True))
 
     def phases(self) -> list[list[float]]:
         """The edges of each unit of one period."""
@@ -167,17 +173,23 @@ def _period(line: list[Tensor], axis: int, run: range, n: int) -> tuple[int, int
     if n == 1 and len(run) == 1:
         return 0, 1, 0.0
     for period in range(1, min(LONGEST_PERIOD, len(run) // 2) + 1):
-        shifts = {_steady(edge[run.start : run.stop], period) for edge in line[2 * axis : 2 * axis + 2]}
+        shift = _common_shift(line[2 * axis : 2 * axis + 2], run, period)
         others = {_steady(edge[run.start : run.stop], period) for side, edge in enumerate(line) if side // 2 != axis}
-        if None in shifts or not others <= {0.0}:
-            continue
-        first, last = (_steady(edge[run.start : run.stop], period) for edge in line[2 * axis : 2 * axis + 2])
-        assert first is not None
-        assert last is not None
-        if first == -last:
+        if shift is not None and others <= {0.0}:
             origin = run.start + len(run) // 2 - period
-            return max(origin, run.start), period, first
+            return max(origin, run.start), period, shift
     return None
+
+
+def _common_shift(sides: list[Tensor], run: range, period: int) -> float | None:
+    """By how much both sides move over one period, or None; a side that is unbounded throughout moves with the other."""
+    low, high = (edge[run.start : run.stop] for edge in sides)
+    first, last = _steady(low, period), _steady(high, period)
+    if first is None or last is None:
+        return None
+    if bool(torch.isinf(low).all()):
+        return -last
+    return first if first == -last or bool(torch.isinf(high).all()) else None
 
 
 def _steady(edge: Tensor, period: int) -> float | None:

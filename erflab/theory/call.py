@@ -1,0 +1,93 @@
+"""What a rule of the box column is given: one ATen call, seen from one side of one image axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erflab.theory import box
+from erflab.theory.graph import Node, Value
+
+
+@dataclass
+class Call:
+    """One node, seen from one side of one image axis.
+
+    `edges` are what the rule reads. Every rule is a minimum over what its outputs read, so a node of several operands, or
+    of operands with several terms, is read term by term, the others seeing nothing, and the results joined; `terms` are all
+    of them, and `blanks` says of operands with elements that see nothing what those elements are: 0, -inf, or None.
+    """
+
+    node: Node
+    edges: dict[Value, Tensor]
+    image_dims: frozenset[int]  # dimensions of the first operand along which any of its edges varies
+    extent: int  # length of the image axis in px
+    local: bool  # whether reductions over the whole axis are cut
+    terms: dict[Value, box.Terms] = field(default_factory=dict)
+    blanks: dict[Value, float | None] = field(default_factory=dict)
+    causes: list[str] = field(default_factory=list)  # modules that made the output unbounded, here
+    fixed_grids: list[str] = field(default_factory=list)  # modules that pool to a fixed number of bins, here
+    blank: float | None = None  # what the output's elements that see nothing are, if it is known
+
+    def edge(self, source: Any) -> Tensor:
+        """The edge of one operand, of the operand's shape; a constant sees nothing."""
+        return self.edges[source] if isinstance(source, Value) else box.constant(box.NOTHING, source.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the (first) output."""
+        return self.node.outputs[0].shape
+
+    @property
+    def operation(self) -> str:
+        """The operation's name without its namespace and without the underscore of in-place calls."""
+        return self.node.op.split(".", 1)[1].rstrip("_")
+
+    def across(self, edge: Tensor, dims: Sequence[int], *, statistic: bool = True, masked: bool = False) -> Tensor:
+        """Reduce over whole dimensions; unbounded where that joins the whole image axis (nothing, if cut).
+
+        `masked`: the reduction may look back only, and must be found unbounded for a unit in the middle of the image too.
+        """
+        reduced = box.reduce(edge, [d % edge.dim() for d in dims])
+        return self._beyond(edge, reduced, reduced, statistic, self.extent / 2 if masked else self.extent)
+
+    def prefix(self, edge: Tensor, dim: int) -> Tensor:
+        """Minimum over all positions up to each one; unbounded on the sides that reach back across the whole image axis."""
+        values = box.core(edge)
+        if values.shape[dim] == 1:
+            return values
+        prefixes = values.cummin(dim).values
+        reaching = self._beyond(edge, box.reduce(edge, [dim]), prefixes, False, self.extent)
+        return torch.where(prefixes < values, reaching, prefixes)
+
+    def _beyond(self, edge: Tensor, reduced: Tensor, result: Tensor, statistic: bool, extent: float) -> Tensor:
+        spanning = box.spanning(edge, reduced, extent)
+        if not bool(spanning.any()):
+            return result
+        if self.local and statistic:
+            return torch.where(spanning, box.NOTHING, result)
+        self.causes.append(self.node.module)
+        return torch.where(spanning, box.UNBOUNDED, result)
+
+    def sees_nothing(self, value: Value) -> Tensor:
+        """Which of an operand's elements see nothing, bool, of its shape (stored once along constant dimensions)."""
+        edge = box.joined(self.terms[value])
+        return box.spread(box.core(edge) == box.NOTHING, value.shape)
+
+
+BoxRule = Callable[..., Any]
+
+
+def per_axis(value: Any, count: int) -> list[Any]:
+    """A setting for each of `count` axes, one number standing for all; an empty list stays empty."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * count if len(values) == 1 else values
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """A list as it is, a single number as a tuple of one."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)

@@ -1,0 +1,206 @@
+"""Energy rules of operations that act element by element, and of those that only move elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erflab.theory.meanfield import Call, Factors, distinct, function, run, substituted, sum_to
+from erflab.theory.moments import Moments, Source, filled, gaussian, moved, with_derivative
+from erflab.theory.trace import Value
+
+# --- one operand: E[phi'(z)^2] --------------------------------------------------------------------------------------------
+
+
+def _phi(call: Call) -> tuple[Value, Any]:
+    """The operand and the function of it that the node is."""
+    operands = distinct(call.node.operands)
+    if len(operands) != 1:
+        raise call.unknown(f"a pointwise function of {len(operands)} activations")
+    op, value = function(call.node.op), operands[0]
+
+    def phi(z: Tensor) -> Tensor:
+        args, kwargs = substituted((call.node.args, call.node.kwargs), {value: z})
+        result: Tensor = op(*args, **kwargs)
+        return result
+
+    return value, phi
+
+
+def expect_pointwise(call: Call, *_: Any, **__: Any) -> tuple[list[Moments], Factors]:
+    """Moments and E[phi'(z)^2] over z ~ N(mean, var)."""
+    value, phi = _phi(call)
+    before = call.moments[value]
+    mean, var, slope = gaussian(before, phi)
+    return [Moments(mean, var, Source(before.mean, before.var, phi))], (slope,)
+
+
+def observe_pointwise(call: Call, *_: Any, **__: Any) -> Factors:
+    """phi'(z)^2 of every unit."""
+    value, phi = _phi(call)
+    return (with_derivative(phi, call.tensors[value])[1].square(),)
+
+
+def pull_pointwise(call: Call, factors: Factors, energies: Sequence[Tensor], *_: Any, **__: Any) -> list[Tensor | None]:
+    """E[phi'^2] times the energy."""
+    pulled: list[Tensor | None] = [None] * len(call.node.operands)
+    pulled[0] = energies[0] * factors[0]
+    return pulled
+
+
+def expect_identity(call: Call, *_: Any, **__: Any) -> tuple[list[Moments], Factors]:
+    """The operand as it is (a copy, a cast, an alias)."""
+    return [call.moments[call.node.operands[0]]], ()
+
+
+def pull_identity(call: Call, _: Factors, energies: Sequence[Tensor], *__: Any, **___: Any) -> list[Tensor | None]:
+    """The operand as it is."""
+    return [energies[0].reshape(call.node.operands[0].shape)]
+
+
+# --- sums and products ----------------------------------------------------------------------------------------------------
+
+
+def expect_sum(call: Call, a: Any, b: Any, alpha: float = 1, *, sign: int = 1) -> tuple[list[Moments], Factors]:
+    """A + alpha b of independent terms: means and variances add."""
+    left, right = call.of(a), call.of(b)
+    var = left.var + alpha**2 * right.var
+    return [Moments(left.mean + sign * alpha * right.mean, var)], ()
+
+
+def expect_difference(call: Call, a: Any, b: Any, alpha: float = 1) -> tuple[list[Moments], Factors]:
+    """A - alpha b."""
+    return expect_sum(call, a, b, alpha, sign=-1)
+
+
+def expect_reversed(call: Call, a: Any, b: Any, alpha: float = 1) -> tuple[list[Moments], Factors]:
+    """B - alpha a."""
+    mean, var = call.of(b).mean - alpha * call.of(a).mean, call.of(b).var + alpha**2 * call.of(a).var
+    return [Moments(mean, var)], ()
+
+
+def pull_sum(
+    call: Call, _: Factors, energies: Sequence[Tensor], a: Any, b: Any, alpha: float = 1
+) -> list[Tensor | None]:
+    """Every branch gets the whole energy: cross terms vanish in the mean field. x + x is 2 x."""
+    reversed_ = call.node.op == "aten.rsub"
+    scale = [alpha**2 if reversed_ else 1.0, 1.0 if reversed_ else alpha**2]
+    if a is b:
+        return [energies[0] * (1 + alpha) ** 2, None]
+    terms = [(v, s) for v, s in zip((a, b), scale, strict=True) if isinstance(v, Value)]
+    return [sum_to(energies[0] * s if s != 1 else energies[0], v.shape) for v, s in terms]
+
+
+def expect_product(call: Call, a: Any, b: Any) -> tuple[list[Moments], Factors]:
+    """A b of independent factors; E[b^2] and E[a^2] are the gains of the two. A square is a function of one operand."""
+    if a is b:
+        return expect_pointwise(call, a, b)
+    left, right = call.of(a), call.of(b)
+    mean, var = left.mean * right.mean, left.var * right.second + left.mean.square() * right.var
+    return [Moments(mean, var)], (right.second, left.second)
+
+
+def observe_product(call: Call, a: Any, b: Any) -> Factors:
+    """b^2 and a^2."""
+    if a is b:
+        return observe_pointwise(call, a, b)
+    return call.actual(b).square(), call.actual(a).square()
+
+
+def pull_product(
+    call: Call, factors: Factors, energies: Sequence[Tensor], a: Any, b: Any, **__: Any
+) -> list[Tensor | None]:
+    """Each factor's energy is weighted by the other's E[x^2]."""
+    if a is b:
+        return pull_pointwise(call, factors, energies)
+    return [
+        sum_to(energies[0] * gain, v.shape) for v, gain in zip((a, b), factors, strict=True) if isinstance(v, Value)
+    ]
+
+
+def expect_quotient(call: Call, a: Any, b: Any, **__: Any) -> tuple[list[Moments], Factors]:
+    """A / b; a divisor that depends on the input (a norm) is taken for nearly constant, 1 / b^2 ~ 1 / E[b^2]."""
+    left, right = call.of(a), call.of(b)
+    inverse = 1 / right.second
+    mean, var = left.mean * inverse.sqrt() * right.mean.sign(), left.var * inverse
+    return [Moments(mean, var)], (inverse, left.second * inverse.square())
+
+
+def observe_quotient(call: Call, a: Any, b: Any, **__: Any) -> Factors:
+    """1 / b^2 and a^2 / b^4."""
+    inverse = 1 / call.actual(b).square()
+    return inverse, (call.actual(a) * inverse).square()
+
+
+# --- moves ----------------------------------------------------------------------------------------------------------------
+
+
+def expect_moved(call: Call, *_: Any, **__: Any) -> tuple[list[Moments], Factors]:
+    """Views, slices, rolls: the moments move as the elements do."""
+    value = call.node.operands[0]
+
+    def output(k: int) -> Any:
+        return lambda full: run(call.node, {value: full})[k]
+
+    return [moved(call.moments[value], value.shape, output(k)) for k in range(len(call.node.outputs))], ()
+
+
+def pull_moved(call: Call, _: Factors, energies: Sequence[Tensor], *__: Any, **___: Any) -> list[Tensor | None]:
+    """The transpose of a map with coefficients 0 and 1, which are their own squares."""
+    operands = distinct(call.node.operands)
+    with torch.enable_grad():
+        sources = {v: energies[0].new_zeros(v.shape).requires_grad_(True) for v in operands}
+        pulled = torch.autograd.grad(run(call.node, sources), list(sources.values()), list(energies))
+    found = dict(zip(operands, pulled, strict=True))
+    return [found.pop(v, None) for v in call.node.operands]
+
+
+def expect_concatenated(call: Call, tensors: Sequence[Any], dim: int = 0) -> tuple[list[Moments], Factors]:
+    """cat: side by side along one dimension."""
+    dim %= len(call.shape)
+    parts = [(call.of(t), t.shape) for t in tensors if len(t.shape) == len(call.shape)]
+    mean = _beside([(m.mean, s) for m, s in parts], dim)
+    var = _beside([(m.var, s) for m, s in parts], dim)
+    return [Moments(mean, var)], ()
+
+
+def _beside(parts: Sequence[tuple[Tensor, Sequence[int]]], dim: int) -> Tensor:
+    full = [filled(t, s, [dim]) for t, s in parts]
+    common = [max(t.shape[d] for t in full) for d in range(full[0].dim())]
+    wanted = [[t.shape[d] if d == dim else n for d, n in enumerate(common)] for t in full]
+    return torch.cat([t.expand(w) for t, w in zip(full, wanted, strict=True)], dim)
+
+
+def pull_concatenated(
+    call: Call, _: Factors, energies: Sequence[Tensor], tensors: Sequence[Any], dim: int = 0
+) -> list[Tensor | None]:
+    """Each operand's own slice."""
+    pieces = energies[0].split([t.shape[dim] if len(t.shape) == len(call.shape) else 0 for t in tensors], dim)
+    return [p.reshape(t.shape) for p, t in zip(pieces, tensors, strict=True) if isinstance(t, Value)]
+
+
+def expect_padded(call: Call, source: Value, widths: Sequence[int], value: float = 0) -> tuple[list[Moments], Factors]:
+    """Constant padding, left out along dimensions on which nothing varies (as in convolutions): the interior counts."""
+    before = call.moments[source]
+    lengths = torch.broadcast_shapes(before.mean.shape, before.var.shape)
+    kept = [w if lengths[len(lengths) - 1 - i // 2] > 1 else 0 for i, w in enumerate(widths)]
+    if not any(kept):
+        return [before], ()
+    pad = torch.ops.aten.constant_pad_nd
+    return [Moments(pad(before.mean.expand(lengths), kept, value), pad(before.var.expand(lengths), kept, 0.0))], ()
+
+
+def expect_overwritten(call: Call, _: Any, source: Any, *__: Any) -> tuple[list[Moments], Factors]:
+    """copy: the source, broadcast."""
+    return [call.of(source)], ()
+
+
+def pull_overwritten(
+    call: Call, _: Factors, energies: Sequence[Tensor], target: Any, source: Any, *__: Any
+) -> list[Tensor | None]:
+    """The target's old content no longer matters."""
+    found = [sum_to(energies[0], source.shape)] if isinstance(source, Value) else []
+    return [None] * isinstance(target, Value) + found

@@ -1,0 +1,218 @@
+"""Energy rules of convolutions, pooling and resampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool1d
+
+from erflab.theory.meanfield import Call, Factors, function
+from erflab.theory.moments import Moments, filled, gaussian, largest, pooled
+from erflab.theory.trace import Value
+
+
+def _per_axis(value: Any, axes: int) -> list[Any]:
+    """A per-axis setting, one number standing for all axes."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * axes if len(values) == 1 else values
+
+
+# --- convolution ----------------------------------------------------------------------------------------------------------
+
+
+def expect_convolution(
+    call: Call,
+    source: Value,
+    weight: Any,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    _: Any,
+    groups: int,
+) -> tuple[list[Moments], Factors]:
+    """Means through W, variances through W * W, of independent inputs; borders are left out.
+
+    A transposed convolution reaches each output with one in prod(stride) of its taps, on average.
+    """
+    if isinstance(weight, Value):
+        raise call.unknown("a convolution whose kernel depends on the input")
+    image = range(2, len(source.shape))
+    inputs = [filled(t, source.shape, [1]).reshape(-1) for t in pooled(call.moments[source], [0, *image])]
+    taps = weight.detach().flatten(2) if weight.dim() > 2 else weight.detach()[..., None]
+    share = math.prod(_per_axis(stride, len(image))) if transposed else 1
+    mean, var = (
+        _mixed(w, t, groups, transposed) / share
+        for w, t in zip((taps.sum(2), taps.square().sum(2)), inputs, strict=True)
+    )
+    if bias is not None:
+        mean = mean + bias.detach()
+    shape = (1, -1, *(1 for _ in image))
+    return [Moments(mean.reshape(shape), var.reshape(shape))], ()
+
+
+def _mixed(weight: Tensor, inputs: Tensor, groups: int, transposed: bool) -> Tensor:
+    """One number an output channel: each group's weights times its inputs."""
+    blocks: Tensor = weight.reshape(groups, -1, weight.shape[1])
+    blocks = blocks.transpose(1, 2) if transposed else blocks
+    return (blocks @ inputs.reshape(groups, -1, 1)).flatten()
+
+
+def pull_convolution(
+    call: Call,
+    _: Factors,
+    energies: Sequence[Tensor],
+    source: Value,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+) -> list[Tensor | None]:
+    """(W * W)^T: the gradient of the convolution with its weights squared."""
+    if isinstance(weight, Value):
+        raise call.unknown("a convolution whose kernel depends on the input")
+    empty = energies[0].new_empty(1).expand(source.shape)  # its values do not matter to this gradient
+    squared = weight.detach().square()
+    settings = (None, stride, padding, dilation, transposed, output_padding, groups, (True, False, False))
+    pulled: Tensor = torch.ops.aten.convolution_backward(energies[0], empty, squared, *settings)[0]
+    return [pulled]
+
+
+# --- separable maps: pooling, interpolation -------------------------------------------------------------------------------
+
+
+def _apply(energy: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """The transpose of one matrix [out, in] an image axis, on the last axes."""
+    first = energy.dim() - len(matrices)
+    for dim, matrix in enumerate(matrices, first):
+        energy = (energy.transpose(dim, -1) @ matrix.to(energy)).transpose(dim, -1)
+    return energy.contiguous()
+
+
+def _averaged(call: Call, source: Value, matrices: Sequence[Tensor]) -> tuple[list[Moments], Factors]:
+    """Moments of a linear map along the image axes, at an average output; borders are left out."""
+    dims = range(len(source.shape) - len(matrices), len(source.shape))
+    mean, var = pooled(call.moments[source], dims)
+    gain = math.prod(float(m.square().sum(1).mean()) for m in matrices)
+    return [Moments(mean, var * gain)] * len(call.node.outputs), ()
+
+
+def _average_matrices(call: Call, source: Value, kernel: Any, *settings: Any) -> list[Tensor]:
+    axes = len(_per_axis(kernel, len(source.shape) - 2))
+    defaults: list[Any] = [[], 0, False, True, None]
+    stride, padding, ceil, include, divisor = [*settings, *defaults[len(settings) :]]
+    if divisor is not None:
+        raise call.unknown("average pooling with a divisor of its own")
+    windows = zip(*(_per_axis(s, axes) for s in (kernel, stride or kernel, padding)), strict=True)
+    return [
+        avg_pool1d(torch.eye(n, dtype=torch.float64)[None], k, s, p, ceil, include)[0].T
+        for n, (k, s, p) in zip(source.shape[-axes:], windows, strict=True)
+    ]
+
+
+def expect_average_pool(call: Call, source: Value, kernel: Any, *settings: Any) -> tuple[list[Moments], Factors]:
+    """The average of independent elements."""
+    return _averaged(call, source, _average_matrices(call, source, kernel, *settings))
+
+
+def pull_average_pool(
+    call: Call, _: Factors, energies: Sequence[Tensor], source: Value, kernel: Any, *settings: Any
+) -> list[Tensor | None]:
+    """Squared coefficients."""
+    return [_apply(energies[0], [m.square() for m in _average_matrices(call, source, kernel, *settings)])]
+
+
+def _resampling_matrices(call: Call, source: Value, *settings: Any) -> list[Tensor]:
+    """The matrix of each axis, by running the operation on unit vectors along it."""
+    first = 2 if "upsample" in call.node.op else len(source.shape) - len(_per_axis(settings[0], 1))
+    matrices = []
+    for dim in range(first, len(source.shape)):
+        n = source.shape[dim]
+        units = torch.eye(n, dtype=torch.float64).reshape([n if d in (1, dim) else 1 for d in range(len(source.shape))])
+        size = [call.shape[d] if d == dim else 1 for d in range(first, len(source.shape))]
+        scaled = _resampling_settings(settings, dim - first)
+        matrices.append(function(call.node.op)(units, size, *scaled).reshape(n, call.shape[dim]).T)
+    return matrices
+
+
+def _resampling_settings(settings: Sequence[Any], axis: int) -> list[Any]:
+    """align_corners, and the scale of this axis alone (the other axes have one element)."""
+    flags = [s for s in settings[1:] if isinstance(s, bool)]
+    scales = [s for s in settings[1:] if not isinstance(s, bool)]
+    return flags + [s if i == axis else None for i, s in enumerate(scales)]
+
+
+def expect_resampled(call: Call, source: Value, *settings: Any) -> tuple[list[Moments], Factors]:
+    """Interpolation or adaptive average pooling of independent elements."""
+    return _averaged(call, source, _resampling_matrices(call, source, *settings))
+
+
+def pull_resampled(
+    call: Call, _: Factors, energies: Sequence[Tensor], source: Value, *settings: Any
+) -> list[Tensor | None]:
+    """Squared coefficients."""
+    return [_apply(energies[0], [m.square() for m in _resampling_matrices(call, source, *settings)])]
+
+
+# --- max pooling ----------------------------------------------------------------------------------------------------------
+
+
+def expect_max_pool(call: Call, source: Value, kernel: Any, *_: Any, **__: Any) -> tuple[list[Moments], Factors]:
+    """The largest of as many independent draws as the window has taps.
+
+    The factor is E[phi'^2] of the rectifier before it at the selected unit over that at any unit (1 without one): the
+    rectifier's own rule will multiply by the latter.
+    """
+    before = call.moments[source]
+    mean, var, selected = largest(before, math.prod(_per_axis(kernel, len(source.shape) - 2)))
+    anywhere = torch.ones_like(selected)
+    if before.source is not None:
+        anywhere = gaussian(Moments(before.source.mean, before.source.var), before.source.function)[2]
+    ratio = torch.where(anywhere > 0, selected / anywhere.clamp(min=1e-30), 0.0)
+    return [Moments(mean, var)] * len(call.node.outputs), (ratio,)
+
+
+def observe_max_pool(call: Call, *_: Any, **__: Any) -> Factors:
+    """The selected units themselves, as flat indices into each channel's image."""
+    return (call.tensors[call.node.outputs[1]],)
+
+
+def pull_max_pool(
+    call: Call,
+    factors: Factors,
+    energies: Sequence[Tensor],
+    source: Value,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil: bool = False,
+) -> list[Tensor | None]:
+    """To the selected units where they are known; else each valid tap is selected equally often."""
+    axes = len(source.shape) - 2
+    if not factors[0].is_floating_point():
+        indices, energy = factors[0].flatten(-axes), energies[0].flatten(-axes)
+        blank = energy.new_zeros(source.shape).flatten(-axes)
+        return [blank.scatter_add_(-1, indices, energy).reshape(source.shape)]
+    settings = (_per_axis(s, axes) for s in (kernel, stride or kernel, padding, dilation))
+    shares = [
+        _taps(n, out, *window)
+        for n, out, *window in zip(source.shape[-axes:], call.shape[-axes:], *settings, strict=True)
+    ]
+    return [_apply(energies[0], shares) * factors[0]]
+
+
+def _taps(n: int, out: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """Rows that give each valid tap of a window an equal share, [out, n]."""
+    taps = torch.arange(out)[:, None] * stride - padding + torch.arange(kernel) * dilation
+    rows = torch.zeros(out, n + 1).scatter_(1, torch.where((taps >= 0) & (taps < n), taps, n), 1.0)[:, :n]
+    return rows / rows.sum(1, keepdim=True)

@@ -1,0 +1,57 @@
+"""The record of one run of a model: values, and the ATen calls between them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils._pytree import tree_leaves
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor that depends on the input, at one moment of the run (an in-place call makes a new value)."""
+
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One ATen call. Tensors that depend on the input stand in `args` as values, others (weights, constants) as tensors.
+
+    A constant holds its data where that is known, else it is a `meta` tensor (a large one, or weights that were never
+    there). Calls have no side effects: writes into shared memory are recorded as the pure calls that come to the same.
+    """
+
+    op: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Value, ...]
+    module: str
+
+    @property
+    def operands(self) -> list[Value]:
+        """The values among the arguments, in order."""
+        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Value)]
+
+
+@dataclass
+class Graph:
+    """The record of one run."""
+
+    input: Value
+    nodes: list[Node] = field(default_factory=list)
+    layers: dict[tuple[str, int], Value] = field(default_factory=dict)  # (module, call) -> output, in execution order
+    failure: Exception | None = None  # why the run ended early, if it did
+    untracked: list[str] = field(default_factory=list)  # modules where dependence was lost (.item(), numpy)
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """How often each module ran."""
+        return dict(Counter(name for name, _ in self.layers))
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """The image axes' lengths in px."""
+        return self.input.shape[2:]

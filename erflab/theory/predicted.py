@@ -1,0 +1,205 @@
+"""The predicted field: how much each pixel should matter to a unit, from structure and weights, in one backward pass.
+
+The expected energy sum_k sum_c J[c, k, p]^2 is carried backward as if all cross terms between paths vanished: squared
+weights for weights, E[phi'^2] for a nonlinearity (mean-field theory of signal propagation: Poole et al. 2016, Schoenholz
+et al. 2017). Cross terms do vanish, on average over weights, in random networks. Where weights are *coherent* they do not,
+and the gap between the predicted and the measured field says how far: a stack of n uniform k x k kernels has the squared
+kernel's moments in either case, but the exact energy of the stack is that of the n-fold kernel squared, sigma smaller by
+about sqrt(2); and training makes weights coherent with each other and with which units are active.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from erflab.analysis import moments
+from erflab.errors import ConfigError, TheoryError, closest
+from erflab.models import frozen
+from erflab.theory.field import TheoreticalField, Unit, theoretical_field
+from erflab.theory.propagation import Energies, energy_rule, expected_factors, needed, observed_factors, pull_back
+from erflab.theory.runs import input_channels
+from erflab.theory.trace import Graph, Node, Value, trace
+
+VARIANTS = ("data_free", "calibrated")
+
+_AXES = ("z", "y", "x")
+_INCOHERENT = "paths add in energy: cross terms between weights are taken to vanish"
+_SOURCES = {
+    "data_free": "white Gaussian images of variance 1; activations Gaussian, a mean and a variance a channel, no borders",
+    "calibrated": "derivatives of nonlinearities, gates, norms and max-pool choices as they are on the images given",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedField:
+    """The energy map that the mean field expects, E sum_k sum_c J^2, over the input's pixels.
+
+    Attributes:
+        map: dims (y, x), float64, coordinates in px from the unit's centre.
+        variant: "data_free" or "calibrated".
+        layer_energy: module ("name:k" for the k-th call of one that runs more than once) -> energy of the gradient with
+            respect to its output, in execution order: how gradients grow or vanish with depth.
+        assumptions: what the prediction takes for granted or leaves out, in words.
+        field: the theoretical field of the layer, with the unit.
+    """
+
+    map: xr.DataArray
+    variant: str
+    layer_energy: Mapping[str, float]
+    assumptions: tuple[str, ...]
+    field: TheoreticalField
+
+    @property
+    def layer(self) -> str:
+        """The layer's module name."""
+        return self.field.layer
+
+    @property
+    def unit(self) -> tuple[int, ...]:
+        """The unit, (row, column)."""
+        return self.field.unit
+
+    @property
+    def total(self) -> float:
+        """The energy of all pixels together."""
+        return float(self.map.sum())
+
+    @property
+    def sigma(self) -> float:
+        """sqrt(trace / 2) of the map's covariance about its centroid, in px. Raises MeasurementError for a map of zeros."""
+        return moments(self.map).sigma
+
+
+def predicted_field(
+    model: nn.Module,
+    layer: str | None = None,
+    input_size: Sequence[int] = (224, 224),
+    unit: Unit = "center",
+    *,
+    variant: str = "data_free",
+    images: Tensor | None = None,
+    channels: int | None = None,
+    layout: str = "auto",
+    grid: Sequence[int] | None = None,
+) -> PredictedField:
+    """The energy field that the mean field predicts for one unit, all its channels together.
+
+    Args:
+        model: any module on images [B, channels, *input_size]; it is run in eval mode and left as it was.
+        layer, input_size, unit, channels, layout, grid: as for `theoretical_field`.
+        variant: "data_free" carries a mean and a variance a channel forward from white Gaussian images and takes
+            E[phi'^2] from them. "calibrated" takes phi'^2 of each unit on each of `images`, one backward pass an image,
+            and averages the maps: which units are active depends on the place, and on which others are.
+        images: [B, channels, *input_size], normalised as the model wants them; for "calibrated" only. A few are enough:
+            the energies of all signs of the weights are averaged exactly.
+
+    Raises:
+        ConfigError: an unknown variant; images missing, of another shape, or given to "data_free".
+        UnknownOperationError: an operation without a row in the energy column, or in a form that it does not know.
+        TargetError, TheoryError: as for `theoretical_field`; and a prediction that is not finite.
+    """
+    field = theoretical_field(model, layer, input_size, unit, channels=channels, layout=layout, grid=grid)
+    shape = (1, channels or input_channels(model), *field.input_size)
+    _check(variant, images, shape)
+    with frozen(model), torch.no_grad():
+        graph = _record(model, shape)
+        target = graph.layers[field.layer, field.call]
+        nodes = needed(graph, target)
+        seed = _seed(model, images, target, field)
+        batch = [None] if images is None else list(images.to(seed).split(1))
+        found = [_one_pass(graph, nodes, target, seed, image) for image in batch]
+    return PredictedField(
+        map=_as_map(sum(energy for energy, _ in found) / len(found), field),
+        variant=variant,
+        layer_energy=_layer_energy(graph, [totals for _, totals in found]),
+        assumptions=(_INCOHERENT, _SOURCES[variant], *_notes(nodes)),
+        field=field,
+    )
+
+
+def _check(variant: str, images: Tensor | None, shape: tuple[int, ...]) -> None:
+    if variant not in VARIANTS:
+        raise ConfigError(f"variant {variant!r}; give data_free or calibrated.{closest(variant, VARIANTS)}")
+    if variant == "data_free" and images is not None:
+        raise ConfigError("images were given, but variant data_free reads none; give variant='calibrated'.")
+    if variant == "calibrated" and (images is None or images.shape[1:] != shape[1:] or len(images) == 0):
+        seen = "none" if images is None else f"shape {tuple(images.shape)}"
+        raise ConfigError(
+            f"variant calibrated needs images of shape [B, {', '.join(map(str, shape[1:]))}], got {seen}."
+        )
+
+
+def _record(model: nn.Module, shape: tuple[int, ...]) -> Graph:
+    """The graph with its real weights: of a run without data, or, if that leaves a constant unknown, of a real one."""
+    graph = trace(model, shape)
+    if graph.failure is not None or any(_lacks_data(node) for node in graph.nodes):
+        graph = trace(model, shape, meta=False)
+    if graph.failure is not None:
+        raise TheoryError(f"the model does not run at input size {shape[2:]}: {graph.failure}") from graph.failure
+    return graph
+
+
+def _lacks_data(node: Node) -> bool:
+    return any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves((node.args, node.kwargs)))
+
+
+def _seed(model: nn.Module, images: Tensor | None, target: Value, field: TheoreticalField) -> Tensor:
+    """Energy 1 in every channel of the unit, of the weights' dtype and device (the images', if there are no weights)."""
+    fallback = torch.empty(0) if images is None else images
+    like = next((p for p in model.parameters() if p.is_floating_point()), fallback)
+    seed = like.new_zeros(target.shape)
+    one = field.layout.fold(seed)
+    for axis, index in enumerate(field.unit, 2):
+        one = one.narrow(axis, index, 1)
+    one.fill_(1)
+    return seed
+
+
+def _one_pass(
+    graph: Graph, nodes: Sequence[Node], target: Value, seed: Tensor, image: Tensor | None
+) -> tuple[Tensor, dict[Value, float]]:
+    """The energy at every pixel, [*image axes] in float64, and that at every value passed."""
+    if image is None:
+        factors = expected_factors(graph, nodes, seed)
+    else:
+        factors = observed_factors(graph, nodes, image)
+    energies = pull_back(nodes, factors, target, seed)
+    return _at_input(graph, energies), energies.totals
+
+
+def _at_input(graph: Graph, energies: Energies) -> Tensor:
+    energy = energies.known.get(graph.input)
+    if energy is None:
+        return torch.zeros(graph.input_size, dtype=torch.float64)
+    summed = energy[0].sum(0, dtype=torch.float64).cpu() * energies.scale
+    if not bool(torch.isfinite(summed).all()):
+        raise TheoryError("the predicted energy is not finite; check the weights, or convert the model to float64.")
+    return summed
+
+
+def _as_map(energy: Tensor | float, field: TheoreticalField) -> xr.DataArray:
+    sides = zip(_AXES[-len(field.input_size) :], field.input_size, field.center(), strict=True)
+    coordinates = {axis: np.arange(n) - center for axis, n, center in sides}
+    return xr.DataArray(np.asarray(energy), coordinates, tuple(coordinates), "predicted energy")
+
+
+def _layer_energy(graph: Graph, passes: Sequence[Mapping[Value, float]]) -> dict[str, float]:
+    """The mean over passes for every module whose output the unit depends on."""
+    calls = graph.calls
+    return {
+        name if calls[name] == 1 else f"{name}:{call}": sum(p[value] for p in passes) / len(passes)
+        for (name, call), value in graph.layers.items()
+        if all(value in p for p in passes)
+    }
+
+
+def _notes(nodes: Sequence[Node]) -> list[str]:
+    """What the rules of the operations met leave out, each once."""
+    return list(dict.fromkeys(note for node in nodes if (note := energy_rule(node).note)))

@@ -1,0 +1,176 @@
+"""The runs of one model that a theoretical field is read from: one at the real input size, others at virtual sizes.
+
+A virtual size is much larger than the real one and congruent to it modulo the strides, so it has an interior that no border
+reaches: there the boxes of a layer's units repeat, and the pattern tells the unclipped box of any unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from erflab.errors import TargetError, TheoryError
+from erflab.target import OUTPUT, resolve_layer
+from erflab.theory.box import TooLargeError
+from erflab.theory.reading import Boxes, read_boxes
+from erflab.theory.trace import Graph, Value, trace
+from erflab.theory.units import LONGEST_PERIOD, Pattern, UnitBoxes, detect_layout, find_pattern, unit_boxes
+
+# The virtual size is the real one plus a multiple of this: 2^8 * 3 * 5 keeps it congruent modulo every usual total stride.
+VIRTUAL_STEP = 3840
+VIRTUAL_STEPS = (1, 2, 4)
+
+LayerKey = tuple[str, int]  # module name, call
+
+
+@dataclass
+class Traces:
+    """The runs of one model at its real input size and at virtual ones, made and read when first asked for.
+
+    With `all_layers` the boxes of all layers are read in one go, for a caller who wants them all.
+    """
+
+    model: nn.Module
+    input_shape: tuple[int, ...]
+    all_layers: bool = False
+    _runs: dict[int, Graph] = field(default_factory=dict)
+    _read: dict[tuple[int, bool], dict[Value, Boxes]] = field(default_factory=dict)
+
+    @property
+    def input_size(self) -> tuple[int, ...]:
+        """The image axes' lengths in px."""
+        return self.input_shape[2:]
+
+    @property
+    def real(self) -> Graph:
+        """The run at the real size, on real data if the model cannot do without. Raises TheoryError if it cannot run."""
+        if 0 not in self._runs:
+            graph = trace(self.model, self.input_shape)
+            if graph.failure is not None:
+                graph = trace(self.model, self.input_shape, meta=False)
+            if graph.failure is not None and not graph.layers:
+                self._refuse(graph)
+            self._runs[0] = graph
+        return self._runs[0]
+
+    def refuse_if_cut_short(self) -> None:
+        """Raise TheoryError if the real run ended early."""
+        if self.real.failure is not None:
+            self._refuse(self.real)
+
+    def _refuse(self, graph: Graph) -> None:
+        text = str(graph.failure).strip().splitlines() or [type(graph.failure).__name__]
+        raise TheoryError(f"the model does not run at input size {self.input_size}: {text[0]}") from graph.failure
+
+    def virtual(self) -> Iterator[Graph]:
+        """The runs at virtual sizes, smallest first; a run that ended early has only the layers before its end."""
+        for steps in VIRTUAL_STEPS:
+            if steps not in self._runs:
+                grown = (*self.input_shape[:2], *(n + steps * VIRTUAL_STEP for n in self.input_size))
+                self._runs[steps] = trace(self.model, grown)
+            yield self._runs[steps]
+
+    def boxes(self, graph: Graph, key: LayerKey, *, local: bool = False) -> Boxes:
+        """The boxes of a layer's output in one of the runs. Raises TooLargeError if they do not fit in memory."""
+        known = self._read.setdefault((id(graph), local), {})
+        value = graph.layers[key]
+        if not known:
+            wanted = list(graph.layers.values()) if self.all_layers else [value]
+            known.update(read_boxes(graph, wanted, local=local, partial=self.all_layers))
+        if value not in known and self.all_layers:
+            raise TooLargeError(f"the boxes of layer {key[0]!r} do not fit in memory at input size {graph.input_size}")
+        if value not in known:
+            known[value] = read_boxes(graph, [value], local=local)[value]
+        return known[value]
+
+
+def input_channels(model: nn.Module) -> int:
+    """The channels that the model's first convolution takes (3 if it has none).
+
+    Where those are many, a rearrangement may come before it (space to depth); what the model states of its input counts then.
+    """
+    found = next((module.in_channels for module in model.modules() if isinstance(module, _ConvNd)), 3)
+    stated = getattr(model, "pretrained_cfg", None) or {}
+    return int(stated["input_size"][0]) if found > 4 and "input_size" in stated else found
+
+
+def layer_key(traces: Traces, layer: str | None) -> LayerKey:
+    """The layer and call that a user's name stands for; None is the last spatial layer. Raises TargetError."""
+    if layer is None:
+        return last_spatial_layer(traces)
+    try:
+        return resolve_layer(layer, traces.real.calls)
+    except TargetError:
+        traces.refuse_if_cut_short()  # then the size is to blame, not the name
+        raise
+
+
+def last_spatial_layer(traces: Traces) -> LayerKey:
+    """The model's own output when it is spatial, else the last module with more than one position.
+
+    Fixed-grid adaptive pools are passed over, which takes the virtual size to tell.
+    """
+    virtual = next(traces.virtual())
+    graph = virtual if any(_has_positions(v, virtual) for v in virtual.layers.values()) else traces.real
+    boxes = read_boxes(graph, graph.layers.values(), partial=True)
+    if len(boxes) < len(set(graph.layers.values())) and graph is not traces.real:  # too large: the real size must do
+        graph = traces.real
+        boxes = read_boxes(graph, graph.layers.values(), partial=True)
+    keys = [key for key in graph.layers if key[0] == OUTPUT] + list(graph.layers)[::-1]
+    for key in keys:
+        found = boxes.get(graph.layers[key])
+        if found is not None and not found.fixed_grids and detect_layout(found, graph.input_size) is not None:
+            return key
+    raise TargetError("the model has no layer with more than one position; it has no receptive field over an image.")
+
+
+def _has_positions(value: Value, graph: Graph) -> bool:
+    return len(value.shape) == len(graph.input.shape) and math.prod(value.shape[2:]) > 1
+
+
+@dataclass(frozen=True)
+class LayerPattern:
+    """What the virtual runs told of a layer: the pattern and the run that shows it, or why there is none."""
+
+    pattern: Pattern | None = None
+    reason: str | None = None
+    causes: frozenset[str] | None = None
+    kind: str = "auto"
+    graph: Graph | None = None
+
+
+def read_pattern(traces: Traces, key: LayerKey, kind: str, *, local: bool) -> LayerPattern:
+    """The layer's pattern at the smallest virtual size whose interior is free of borders."""
+    reason = None
+    for graph in traces.virtual():
+        size = graph.input_size
+        if key not in graph.layers:
+            return LayerPattern(reason=f"the model refuses a virtual input of {size} px: {graph.failure}", kind=kind)
+        try:
+            boxes = traces.boxes(graph, key, local=local)
+            layout = detect_layout(boxes, size, kind)
+            units = None if layout is None or boxes.fixed_grids else unit_boxes(boxes, layout)
+        except TooLargeError as error:
+            return LayerPattern(reason=str(error), kind=kind)
+        if layout is None or units is None:
+            pools = ", ".join(sorted(boxes.fixed_grids)) or "a layer"
+            return LayerPattern(
+                reason=f"{pools} gives a fixed number of positions, so the field scales with the image", kind=kind
+            )
+        pattern = find_pattern(units, size)
+        if pattern is not None:
+            return LayerPattern(pattern, None, boxes.causes, layout.kind, graph)
+        if not _touches_border(units, size):  # then a larger image shows no more
+            return LayerPattern(reason=f"the fields of units do not repeat within {LONGEST_PERIOD} units", kind=kind)
+        reason = f"the field is larger than {size} px"
+    return LayerPattern(reason=reason, kind=kind)
+
+
+def _touches_border(units: UnitBoxes, size: tuple[int, ...]) -> bool:
+    """Whether the border cuts (or empties) the middle unit's box, so that this size shows no interior."""
+    seen = units.box([n // 2 for n in units.grid])
+    return seen is None or any(seen[2 * a] <= 0 or seen[2 * a + 1] >= n - 1 for a, n in enumerate(size))

@@ -1,0 +1,277 @@
+"""The exact set of pixels that a unit can see, with its holes.
+
+Dependence composes, so the set is found by walking the recorded graph backward from the unit, one rule an operation, all in
+boolean arithmetic (`SUPPORT` is the support column of the theory's table). Channels are followed where they matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from erflab.errors import UnknownOperationError, closest
+from erflab.target import Layout
+from erflab.theory import box, marks
+from erflab.theory import support_indexing as indexing
+from erflab.theory import support_moves as moves
+from erflab.theory import support_reductions as reductions
+from erflab.theory import support_windows as windows
+from erflab.theory.back import Back, SupportRule
+from erflab.theory.graph import Graph, Node, Value
+from erflab.theory.reading import Boxes, read_boxes
+from erflab.theory.rules import RULES, pointwise
+
+AXES = ("z", "y", "x")  # the last ones name the axes of an image with fewer
+
+
+@dataclass(frozen=True)
+class Support:
+    """The pixels that one unit can see.
+
+    pixels: bool on the image axes ("y", "x"), coordinates in px of the input.
+    """
+
+    pixels: xr.DataArray
+
+    @cached_property
+    def box(self) -> tuple[int, ...] | None:
+        """The inclusive hull (y0, y1, x0, x1) in px; None if the set is empty."""
+        edges: list[int] = []
+        for dim in self.pixels.dims:
+            hit = self.pixels.any([d for d in self.pixels.dims if d != dim])
+            places = self.pixels[dim].values[hit.values]
+            if not len(places):
+                return None
+            edges += [int(places[0]), int(places[-1])]
+        return tuple(edges)
+
+    @property
+    def count(self) -> int:
+        """How many pixels the unit sees."""
+        return int(self.pixels.sum())
+
+    @property
+    def area(self) -> int:
+        """How many pixels the box holds; 0 if the set is empty."""
+        found = self.box
+        return 0 if found is None else math.prod(b - a + 1 for a, b in zip(found[::2], found[1::2], strict=True))
+
+    @property
+    def density(self) -> float:
+        """The share of the box that is seen; NaN if the set is empty."""
+        return self.count / self.area if self.area else math.nan
+
+    @property
+    def holes(self) -> bool:
+        """Whether the box holds pixels that the unit does not see."""
+        return self.count < self.area
+
+    @property
+    def is_product(self) -> bool:
+        """Whether the set is the product of its rows and its columns (a cross is not; the grid of a dilation is)."""
+        dims = self.pixels.dims
+        lines = [int(self.pixels.any([d for d in dims if d != dim]).sum()) for dim in dims]
+        return math.prod(lines) == self.count
+
+    def offsets(self, axis: int) -> tuple[int, ...]:
+        """The rows (axis 0) or columns (axis 1) that hold a pixel of the set, in px of the input."""
+        dim = self.pixels.dims[axis]
+        hit = self.pixels.any([d for d in self.pixels.dims if d != dim])
+        return tuple(int(place) for place in self.pixels[dim].values[hit.values])
+
+
+def read_support(graph: Graph, value: Value, layout: Layout, unit: Sequence[int], *, local: bool = False) -> Tensor:
+    """The set of one unit of a layer's output `value`: bool, of the shape of the image axes.
+
+    With `local`, reductions over a whole image axis are cut. Raises UnknownOperationError for an operation without a rule on
+    the way from the unit to the input.
+    """
+    mark = trace_back(graph, {value: _unit_mark(value, layout, unit)}, local=local)
+    return mark.any(0).any(0)
+
+
+def trace_back(graph: Graph, wanted: Mapping[Value, Tensor], *, local: bool = False) -> Tensor:
+    """The mark on the input [B, K, *image axes] of all that the `wanted` marks read."""
+    alive: dict[Value, Tensor] = dict(wanted)
+    boxes = _boxes(graph, alive, local)
+    for node in reversed(graph.nodes):
+        found = [alive.pop(output, None) for output in node.outputs]
+        if all(mark is None for mark in found):
+            continue
+        outputs = zip(found, node.outputs, strict=True)
+        reached = tuple(marks.nothing(v.shape) if m is None else m for m, v in outputs)
+        back = Back(node, reached, graph.input_size, boxes, local)
+        for operand, mark in rule_for(node)(back, *node.args, **node.kwargs):
+            alive[operand] = marks.union(alive.get(operand), mark)
+    return alive.get(graph.input, marks.nothing(graph.input.shape))
+
+
+def rule_for(node: Node) -> SupportRule:
+    """The rule of a node's operation. Raises UnknownOperationError if it has none."""
+    if node.op in SUPPORT:
+        return SUPPORT[node.op]
+    if node.op in RULES and RULES[node.op].box is pointwise:
+        return moves.joined
+    raise UnknownOperationError(
+        f"no support rule for operation {node.op!r}, met in module {node.module!r} on inputs of shape "
+        f"{[v.shape for v in node.operands]}.{closest(node.op, SUPPORT)} Add a row to erflab.theory.support.SUPPORT."
+    )
+
+
+def _unit_mark(value: Value, layout: Layout, unit: Sequence[int]) -> Tensor:
+    """The mark on all channels of one unit, stored without the channels."""
+    grid_dims = {"nchw": range(2, len(value.shape)), "nhwc": range(1, len(value.shape) - 1), "tokens": range(1, 2)}
+    stored = [n if d in grid_dims[layout.kind] else 1 for d, n in enumerate(value.shape)]
+    values = torch.zeros(stored, dtype=torch.bool)
+    at: Any = (..., *unit)
+    layout.fold(values)[at] = True  # folding moves no data: this writes into `values`
+    return box.spread(values, value.shape)
+
+
+def _boxes(graph: Graph, wanted: Iterable[Value], local: bool) -> dict[Value, Boxes]:
+    """The boxes of operands on which rules depend: of reductions, which the local field may cut, and behind masks."""
+    needed, nodes = set(wanted), []
+    for node in reversed(graph.nodes):
+        if needed.intersection(node.outputs):
+            needed.update(node.operands)
+            nodes.append(node)
+    asked: set[SupportRule] = set()
+    if any(_masks(node) for node in nodes):
+        asked |= MASKED
+    if local:
+        asked |= CUTTABLE
+    values = {operand for node in nodes if rule_for(node) in asked for operand in node.operands}
+    return read_boxes(graph, values, local=local) if values else {}
+
+
+def _masks(node: Node) -> bool:
+    """Whether a node may put a constant (-inf, 0) in place of what depends on the input."""
+    if rule_for(node) is moves.added:
+        constants = [a for a in node.args if isinstance(a, Tensor) and not a.is_meta and a.is_floating_point()]
+        return any(bool(torch.isneginf(c).any()) for c in constants)
+    return rule_for(node) in (moves.mask_filled, moves.chosen, moves.triangular)
+
+
+def as_support(pixels: Tensor, first: Sequence[int] | None = None) -> Support:
+    """A set with coordinates; `first` is the coordinate of the first entry on each axis (0)."""
+    starts = first or (0,) * pixels.dim()
+    dims = AXES[-pixels.dim() :]
+    coordinates = {dim: np.arange(n) + s for dim, n, s in zip(dims, pixels.shape, starts, strict=True)}
+    return Support(xr.DataArray(pixels.numpy(), coordinates, dims, attrs={"units": "px"}))
+
+
+# --- the table ------------------------------------------------------------------------------------------------------------
+
+
+def _rows(rule: SupportRule, names: str, *, inplace: bool = False) -> dict[str, SupportRule]:
+    """The rows of several operations with one rule; `inplace` adds the forms that write to their first argument."""
+    return {f"aten.{name}{suffix}": rule for name in names.split() for suffix in (("", "_") if inplace else ("",))}
+
+
+# Operations whose box rule is `pointwise` are joined without a row of their own.
+SUPPORT: dict[str, SupportRule] = {
+    # one place of each operand
+    **_rows(
+        moves.joined,
+        "clone _to_copy contiguous lift_fresh lift_fresh_copy detach alias dropout positive _neg_view resolve_conj",
+    ),
+    **_rows(moves.added, "add", inplace=True),
+    **_rows(moves.mask_filled, "masked_fill", inplace=True),
+    **_rows(moves.chosen, "where"),
+    **_rows(moves.triangular, "tril triu", inplace=True),
+    **_rows(moves.overwritten, "copy fill zero", inplace=True),
+    **_rows(moves.gated_halves, "glu"),
+    **_rows(moves.as_pairs, "view_as_real"),
+    **_rows(moves.from_pairs, "view_as_complex"),
+    # moves
+    **_rows(moves.broadcast, "expand"),
+    **_rows(moves.reshaped, "view _unsafe_view reshape _reshape_alias flatten unflatten"),
+    **_rows(moves.reshaped, "unsqueeze squeeze", inplace=True),
+    **_rows(moves.permuted, "permute"),
+    **_rows(moves.swapped, "transpose t", inplace=True),
+    **_rows(moves.swapped, "swapaxes"),
+    **_rows(moves.restrided, "as_strided", inplace=True),
+    **_rows(moves.sliced(1), "slice select narrow unbind"),
+    **_rows(moves.sliced(2), "split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk"),
+    **_rows(moves.concatenated, "cat concatenate"),
+    **_rows(moves.stacked, "stack"),
+    **_rows(moves.padded, "constant_pad_nd"),
+    **_rows(moves.rolled, "roll"),
+    **_rows(moves.flipped, "flip"),
+    **_rows(moves.renumbered(), "repeat tile diagonal unfold movedim slice_scatter select_scatter"),
+    **_rows(moves.renumbered(1), "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle"),
+    **_rows(moves.renumbered(2), "reflection_pad1d reflection_pad2d reflection_pad3d"),
+    **_rows(moves.renumbered(2), "replication_pad1d replication_pad2d replication_pad3d"),
+    # indexing
+    **_rows(indexing.indexed, "index _unsafe_index index_select"),
+    **_rows(indexing.embedded, "embedding"),
+    **_rows(indexing.gathered, "gather"),
+    **_rows(indexing.put, "index_put _unsafe_index_put _index_put_impl", inplace=True),
+    **_rows(indexing.scattered, "scatter scatter_add scatter_reduce", inplace=True),
+    **_rows(indexing.ordered, "sort argsort topk median nanmedian mode kthvalue"),
+    **_rows(indexing.grid_sampled, "grid_sampler_2d grid_sampler_3d"),
+    **dict.fromkeys(
+        ("torchvision.deform_conv2d", "torchvision.roi_align", "torchvision.roi_pool", "torchvision.ps_roi_align"),
+        indexing.anywhere,
+    ),
+    # windows and resampling
+    **_rows(windows.convolution, "convolution"),
+    **_rows(windows.pooled, "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices"),
+    **_rows(windows.pooled, "avg_pool1d avg_pool2d avg_pool3d"),
+    **_rows(
+        windows.binned,
+        "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_max_pool1d adaptive_max_pool2d "
+        "adaptive_max_pool3d",
+    ),
+    **_rows(windows.unfolded, "im2col"),
+    **_rows(windows.folded, "col2im"),
+    **_rows(windows.resampled(), "upsample_nearest1d upsample_nearest2d upsample_nearest3d"),
+    **_rows(windows.resampled(), "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d"),
+    **_rows(windows.resampled(1), "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d"),
+    **_rows(windows.resampled(1), "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"),
+    # reductions and products
+    **_rows(
+        reductions.reduced,
+        "mean sum nansum amax amin aminmax var std prod var_mean std_mean logsumexp argmax argmin any all count_nonzero",
+    ),
+    **_rows(reductions.extreme, "max min"),
+    **_rows(reductions.normed, "norm linalg_vector_norm"),
+    **_rows(reductions.softmaxed, "_softmax _log_softmax _safe_softmax"),
+    **_rows(reductions.cumulated, "cumsum cumprod cummax cummin _cummax_helper logcumsumexp", inplace=True),
+    **_rows(reductions.transformed, "_fft_r2c _fft_c2r _fft_c2c"),
+    **_rows(reductions.recurrent, "lstm gru rnn_tanh rnn_relu"),
+    **_rows(reductions.batch_normed, "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional"),
+    **_rows(reductions.batch_normed_eval, "_native_batch_norm_legit_no_training _batch_norm_no_update"),
+    **_rows(reductions.layer_normed, "native_layer_norm _fused_rms_norm rms_norm"),
+    **_rows(reductions.group_normed, "native_group_norm"),
+    **_rows(reductions.multiplied, "mm bmm mv dot vdot"),
+    **_rows(reductions.projected, "linear"),
+    **_rows(reductions.added_product, "addmm baddbmm addmv", inplace=True),
+    **_rows(reductions.batch_added_product, "addbmm", inplace=True),
+    **_rows(reductions.distanced, "_cdist_forward _euclidean_dist"),
+}
+# Rules that look at the boxes of their operands: where something was masked, and where the local field may be cut.
+MASKED: frozenset[SupportRule] = frozenset({reductions.softmaxed, reductions.multiplied, reductions.added_product})
+CUTTABLE: frozenset[SupportRule] = frozenset(
+    {
+        reductions.reduced,
+        reductions.extreme,
+        reductions.normed,
+        reductions.batch_normed,
+        reductions.layer_normed,
+        reductions.group_normed,
+        reductions.multiplied,
+        reductions.added_product,
+        windows.binned,
+        windows.pooled,
+        windows.convolution,
+    }
+)

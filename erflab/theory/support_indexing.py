@@ -1,0 +1,104 @@
+"""Support rules of indexing: by constants, which move elements, and by input-dependent tensors, which may read any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erflab.theory import box, marks
+from erflab.theory.back import Back, Marks
+from erflab.theory.graph import Value
+from erflab.theory.support_moves import renumbered
+
+_move = renumbered()
+
+
+def anywhere(back: Back, *_: Any, **__: Any) -> Marks:
+    """Positions that the input decides may lie anywhere: every output reads everything."""
+    for operand in back.node.operands:
+        everything = torch.stack([box.core(mark).any() for mark in back.marks]).any()
+        yield operand, box.spread(everything.reshape((1,) * len(operand.shape)), operand.shape)
+
+
+def indexed(back: Back, source: Any, *args: Any, **kwargs: Any) -> Marks:
+    """index, index_select, take_along_dim: elements by number."""
+    if [v for v in back.node.operands if v is not source]:
+        yield from anywhere(back)
+    else:
+        yield from _move(back, source, *args, **kwargs)
+
+
+def embedded(back: Back, table: Any, positions: Any, *args: Any) -> Marks:
+    """Rows of a table of parameters, chosen by the input."""
+    if isinstance(positions, Value) and not isinstance(table, Value):
+        yield positions, box.spread(box.core(back.mark).any(-1), positions.shape)
+    else:
+        yield from indexed(back, table, positions, *args)
+
+
+def gathered(back: Back, source: Any, dim: int, positions: Any, **kwargs: Any) -> Marks:
+    """gather: along one dimension, a position for every output element."""
+    if not isinstance(positions, Value):
+        yield from _move(back, source, dim, positions, **kwargs)
+        return
+    yield positions, back.mark
+    if isinstance(source, Value):  # a leading part of it along the other dimensions
+        read = torch.zeros(source.shape, dtype=torch.bool)
+        dim %= read.dim()
+        line = box.core(back.mark).any(dim, keepdim=True)
+        read[tuple(slice(None) if d == dim else slice(0, n) for d, n in enumerate(back.mark.shape))] = line
+        yield source, box.tighten(read)
+
+
+def put(back: Back, target: Any, indices: Sequence[Any], source: Any, accumulate: bool = False, *rest: Any) -> Marks:
+    """x[i, :, j] = y, or += y."""
+    if any(isinstance(i, Value) for i in indices):
+        yield from anywhere(back)
+    elif not accumulate:
+        yield from _move(back, target, indices, source, accumulate, *rest)
+    else:
+        if isinstance(target, Value):
+            yield target, back.mark
+        if isinstance(source, Value):
+            yield source, marks.fold(torch.ops.aten.index(back.mark, list(indices)), source.shape)
+
+
+def scattered(
+    back: Back, target: Any, dim: int, positions: Any, source: Any = None, *args: Any, **kwargs: Any
+) -> Marks:
+    """Scatter (and, with sums, scatter_add and scatter_reduce): along one dimension, a place for every source element."""
+    if isinstance(positions, Value):
+        yield from anywhere(back)
+    elif back.node.op.rstrip("_") == "aten.scatter":
+        content = source if isinstance(source, (Value, Tensor)) else 0.0  # a number would pass for an element's
+        yield from _move(back, target, dim, positions, content, *args, **kwargs)
+    else:
+        if isinstance(target, Value):
+            yield target, back.mark
+        if isinstance(source, Value):
+            read = torch.zeros(source.shape, dtype=torch.bool)
+            read[tuple(slice(0, n) for n in positions.shape)] = back.mark.gather(dim, positions)
+            yield source, read
+
+
+def ordered(back: Back, source: Value, *args: Any, dim: int = -1, **_: Any) -> Marks:
+    """sort, argsort, topk, median: every output along the dimension may come from any input along it."""
+    numbers = [a for a in args if not isinstance(a, bool)]
+    if back.node.op == "aten.topk":
+        numbers = numbers[1:]
+    along = (numbers[0] if numbers else dim) % len(source.shape)
+    for mark in back.marks:
+        kept = mark if mark.dim() == len(source.shape) else mark.unsqueeze(along)
+        yield source, box.spread(box.core(kept).any(along, keepdim=True), source.shape)
+
+
+def grid_sampled(back: Back, source: Any, grid: Any, *_: Any) -> Marks:
+    """grid_sample at input-dependent positions: any element of the own channel, and the own entry of the grid."""
+    if isinstance(source, Value):
+        values = marks.over(back.mark, range(2, back.mark.dim()))
+        yield source, box.spread(box.core(values), source.shape)
+    if isinstance(grid, Value):
+        yield grid, box.spread(box.core(back.mark).any(1).unsqueeze(-1), grid.shape)

@@ -1,0 +1,144 @@
+"""Support rules of windows that slide, and of operations that resample each axis for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from erflab.theory import box, marks
+from erflab.theory.back import Back, Marks
+from erflab.theory.call import as_tuple
+from erflab.theory.graph import Value
+
+# --- windows --------------------------------------------------------------------------------------------------------------
+
+
+def convolution(
+    back: Back,
+    source: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    _: Any,
+    groups: int,
+) -> Marks:
+    """Each output reads a window of all input channels of its group."""
+    if isinstance(source, Value):
+        mark = _mixed(back.mark, groups, source.shape[1])
+        move = marks.transposed_window if transposed else marks.window
+        yield source, _windows(mark, source, weight.shape[2:], stride, padding, dilation, move)
+    yield from _kernel(back, weight, bias, groups if transposed else None)
+
+
+def _kernel(back: Back, weight: Any, bias: Any, groups: int | None) -> Marks:
+    """An input-dependent kernel is read by its own output channels; a transposed one (`groups`) by its group's."""
+    read = marks.over(back.mark, [0, *range(2, back.mark.dim())]).flatten(2)[:1, :, :1]  # [1, outputs, 1]
+    if isinstance(bias, Value):
+        yield bias, back.uncut(read.flatten(), bias, [0])
+    if isinstance(weight, Value):
+        rows = read if groups is None else _mixed(read, groups, weight.shape[0])
+        rows = rows.reshape(-1, *[1] * (len(weight.shape) - 1))
+        yield weight, box.spread(back.uncut(rows, weight, range(len(weight.shape))), weight.shape)
+
+
+def _mixed(mark: Tensor, groups: int, channels: int) -> Tensor:
+    """All of a group's `channels` are read where any of the group's outputs is marked."""
+    values = box.core(mark)
+    if values.shape[1] > 1:
+        values = values.unflatten(1, (groups, -1)).any(2)
+        if groups > 1:
+            values = values.repeat_interleave(channels // groups, 1)
+    return box.spread(values, (mark.shape[0], channels, *mark.shape[2:]))
+
+
+def _windows(
+    mark: Tensor, source: Value, kernel: Any, stride: Any, padding: Any, dilation: Any, move: Any = marks.window
+) -> Tensor:
+    settings = [as_tuple(s) for s in (kernel, stride, padding, dilation)]
+    count = max(map(len, settings))
+    settings = [s * count if len(s) == 1 else s for s in settings]
+    for dim, (k, s, p, d) in enumerate(zip(*settings, strict=True), len(source.shape) - count):
+        mark = move(mark, dim, kernel=k, stride=s, padding=p, dilation=d, length=source.shape[dim])
+    return mark
+
+
+def pooled(
+    back: Back, source: Value, kernel: Any, stride: Any = (), padding: Any = 0, *rest: Any, **kwargs: Any
+) -> Marks:
+    """Max and average pooling: each output reads its window of its own channel."""
+    dilation = kwargs.get("dilation", rest[0] if back.node.op.startswith("aten.max_pool") and rest else 1)
+    axes = int(back.node.op.split("pool")[1][0])  # max_pool2d: the kernel may be one number for two axes
+    kernel = as_tuple(kernel) if len(as_tuple(kernel)) == axes else as_tuple(kernel) * axes
+    first = len(source.shape) - axes
+    covered = zip(range(first, first + axes), kernel, strict=True)
+    whole = [d for d, k in covered if back.mark.shape[d] == 1 and k >= source.shape[d] > 1]
+    mark = back.uncut(back.mark, source, whole) if whole else back.mark
+    yield source, _windows(mark, source, kernel, as_tuple(stride) or kernel, padding, dilation)
+
+
+def unfolded(back: Back, source: Value, *_: Any) -> Marks:
+    """im2col, whose adjoint col2im counts how often each element is read."""
+    count = torch.ops.aten.col2im(back.mark.double(), list(source.shape[2:]), *back.node.args[1:])
+    yield source, box.tighten(count > 0)
+
+
+def folded(back: Back, source: Value, size: Any, *settings: Any) -> Marks:
+    """col2im, whose adjoint is im2col."""
+    yield source, box.tighten(torch.ops.aten.im2col(back.mark.double(), *settings) > 0)
+
+
+# --- bins and taps, axis by axis --------------------------------------------------------------------------------------------
+
+
+def _by_axis(mark: Tensor, source: Value, axes: int, probe: Callable[[int, Tensor], Tensor]) -> Tensor:
+    """The mark where each image axis is resampled for itself.
+
+    `probe(axis, lines)` runs the operation along that axis on `lines` [n, 1, ..., n, ...], the identity, of length 1 along
+    the other axes: output o reads input i where the answer is not zero.
+    """
+    for axis in range(axes):
+        dim = mark.dim() - axes + axis
+        n = source.shape[dim]
+        shape = [n, 1, *[n if a == axis else 1 for a in range(axes)]]
+        answer = probe(axis, torch.eye(n, dtype=torch.float64).reshape(shape))
+        mark = marks.mapped(mark, dim, answer.flatten(1).T.abs() > 1e-9)
+    return mark
+
+
+def resampled(flags: int = 0) -> Callable[..., Marks]:
+    """Interpolation of every kind; `flags` is the number of arguments (align_corners) between size and scales."""
+
+    def rule(back: Back, source: Value, size: Sequence[int], *rest: Any, **kwargs: Any) -> Marks:
+        given = [s for scale in rest[flags:] for s in (scale if isinstance(scale, (list, tuple)) else [scale])]
+        scales = [*given, *[None] * len(size)][: len(size)]
+
+        def probe(axis: int, lines: Tensor) -> Tensor:
+            one_wide = [n if a == axis else 1 for a, n in enumerate(size)]
+            alone = [s if a == axis else None for a, s in enumerate(scales)]
+            return back.replay(lines, one_wide, *rest[:flags], *alone, **kwargs)[0]
+
+        yield source, _by_axis(back.mark, source, len(size), probe)
+
+    return rule
+
+
+def binned(back: Back, source: Value, size: Any, *_: Any) -> Marks:
+    """Adaptive pooling: the bins of the mean, which maximum and mean share."""
+    sizes = as_tuple(size)
+    axes = len(sizes)
+    whole = [len(source.shape) - axes + a for a, n in enumerate(sizes) if n == 1]
+    pools = {1: torch.nn.functional.adaptive_avg_pool1d, 2: torch.nn.functional.adaptive_avg_pool2d}
+    pool: Any = pools.get(axes, torch.nn.functional.adaptive_avg_pool3d)
+
+    def probe(axis: int, lines: Tensor) -> Tensor:
+        answer: Tensor = pool(lines, tuple(n if a == axis else 1 for a, n in enumerate(sizes)))
+        return answer
+
+    mark = back.uncut(back.mark, source, whole) if whole else back.mark
+    yield source, _by_axis(mark, source, axes, probe)
