@@ -216,18 +216,19 @@ def cost(repeats: int = 5) -> dict[str, float]:
     trunk = Trunk(model, prediction.layer, prediction.field.call, prediction.field.layout)
     batch = Batch(image, (0,), ("0",))
 
-    def seconds(work: Callable[[], object]) -> float:
-        times = []
-        for _ in range(repeats):
+    works: dict[str, Callable[[], object]] = {
+        "once": lambda: gradient_maps(trunk, batch, _unit(prediction.field), "energy"),
+        "data_free": lambda: predicted_field(model, None, (448, 448)),
+        "calibrated": lambda: predicted_field(model, None, (448, 448), variant="calibrated", images=image),
+    }
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):  # in turn, so that other load on the machine falls on all alike
+        for name, work in works.items():
             start = time.perf_counter()
             work()
-            times.append(time.perf_counter() - start)
-        return float(np.median(times))
-
-    once = seconds(lambda: gradient_maps(trunk, batch, _unit(prediction.field), "energy"))
-    free = seconds(lambda: predicted_field(model, None, (448, 448)))
-    calibrated = seconds(lambda: predicted_field(model, None, (448, 448), variant="calibrated", images=image))
-    return {"forward_backward_s": once, "data_free_ratio": free / once, "calibrated_ratio": calibrated / once}
+            times[name].append(time.perf_counter() - start)
+    once, *ratios = (float(np.median(times[name])) for name in works)
+    return {"forward_backward_s": once, "data_free_ratio": ratios[0] / once, "calibrated_ratio": ratios[1] / once}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch.utils._pytree import tree_leaves
@@ -30,7 +31,7 @@ class Node:
     outputs: tuple[Value, ...]
     module: str
 
-    @property
+    @cached_property
     def operands(self) -> list[Value]:
         """The values among the arguments, in order."""
         return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Value)]

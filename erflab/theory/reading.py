@@ -98,9 +98,9 @@ def _apply(node: Node, known: dict[Value, Boxes], graph: Graph, local: bool) -> 
     sides = [_outputs(rule, call) for call in calls]
     blank = calls[0].blank if len({call.blank for call in calls}) == 1 else None
     fixed_grids = _union([o.fixed_grids for o in operands.values()], [call.fixed_grids for call in calls])
-    causes: set[str] = set()
-    if any(_unbounded(term) for side in sides for terms in side for term in terms):  # else what they made so was cut
-        causes = _union([o.causes for o in operands.values()], [call.causes for call in calls])
+    causes = _union([o.causes for o in operands.values()], [call.causes for call in calls])
+    if causes and not any(_unbounded(term) for side in sides for terms in side for term in terms):
+        causes = set()  # what they made unbounded was cut since
     return {
         output: Boxes(output.shape, tuple(side[k] for side in sides), frozenset(causes), frozenset(fixed_grids), blank)
         for k, output in enumerate(node.outputs)

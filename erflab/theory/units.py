@@ -51,13 +51,16 @@ def _kind_by_boxes(boxes: Boxes, input_size: tuple[int, ...]) -> str | None:
 
 
 def _moving_dim(edge: Tensor, extent: int) -> int | None:
-    """The dimension along which the edge ranges over at least half of the image axis (channels of differing field do not)."""
+    """The dimension along which the edge ranges over at least half of the image axis, on most lines.
+
+    (Channels of differing field may differ as much at a border, where one of them wraps round, not everywhere.)
+    """
     values = box.core(edge)
     for dim in range(values.dim()):
         if values.shape[dim] > 1:
             spread = (values.amax(dim) - values.amin(dim)).flatten()
             spread = spread[torch.isfinite(spread)]
-            if spread.numel() and float(spread.max()) >= extent / 2:
+            if spread.numel() and float(spread.median()) >= extent / 2:
                 return dim
     return None
 

@@ -101,11 +101,11 @@ def convolution(draw: Draw, channels: int, out: int) -> nn.Module:
 
 
 def transposed(draw: Draw, channels: int, out: int) -> nn.Module:
-    kernel, stride = draw(st.integers(2, 4)), draw(st.integers(1, 2))
-    padding, dilation = draw(st.integers(0, 1)), draw(st.integers(1, 2))
-    return nn.ConvTranspose2d(
-        channels, out, kernel, stride, padding, output_padding=draw(st.integers(0, stride - 1)), dilation=dilation
-    )
+    """A transposed convolution each of whose outputs reads something: every phase and the end are reached by a tap."""
+    kernel, stride, padding = draw(st.integers(2, 4)), draw(st.integers(1, 2)), draw(st.integers(0, 1))
+    dilation = draw(st.integers(1, 2)) if stride == 1 else 1
+    more = draw(st.integers(0, min(stride - 1, padding)))
+    return nn.ConvTranspose2d(channels, out, kernel, stride, padding, output_padding=more, dilation=dilation)
 
 
 def pooling(draw: Draw, channels: int, out: int) -> nn.Module:
