@@ -124,13 +124,13 @@ def measure(candidate: Candidate) -> Row:
 
 
 def _time_all_layers(model: nn.Module, size: Sequence[int]) -> tuple[float, int]:
-    begin = time.process_time()
+    begin, layers = time.process_time(), 0
     with frozen(model):
         for grown in (0, VIRTUAL_STEP):
             graph = trace(model, (1, 3, *(n + grown for n in size)))
             if graph.layers:
                 read_boxes(graph, graph.layers.values(), partial=True)
-                layers = len(graph.layers)
+                layers = max(layers, len(graph.layers))
     return time.process_time() - begin, layers
 
 

@@ -31,9 +31,8 @@ def print_fields(arguments: list[str]) -> None:
     loaded = build_model(config.model, allow=config.runtime.allow)
     channels = getattr(config.images, "channels", None)
     table = theoretical_fields(loaded.module, _input_size(config, loaded.input_size), channels=channels)
-    if options.layers:
-        chosen = [row for row in table if re.search(options.layers, row.layer)]
-        table = LayerTable(chosen, table.input_size)
+    if options.layers is not None:
+        table = LayerTable([row for row in table if options.layers.search(row.layer)], table.input_size)
     if options.csv:
         table.to_csv(options.csv)
     if options.json:
@@ -55,6 +54,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         raise ConfigError(f"{error}. Usage: {USAGE}") from error
     if flags := [argument for argument in unknown if argument.startswith("-")]:
         raise ConfigError(f"no option {flags[0]!r}. Usage: {USAGE}")
+    try:
+        options.layers = None if options.layers is None else re.compile(options.layers)
+    except re.error as error:
+        raise ConfigError(f"--layers {options.layers!r} is no regular expression: {error}.") from error
     return options
 
 

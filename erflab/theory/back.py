@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erflab.theory import box
+from erflab.theory import box, marks
 from erflab.theory.graph import Node, Value
 from erflab.theory.reading import Boxes
 
@@ -28,6 +28,7 @@ class Back:
     input_size: tuple[int, ...]
     boxes: dict[Value, Boxes]
     local: bool = False  # whether reductions over a whole image axis are cut
+    cut: bool = False  # whether the node is known to be one (see `Graph.cut`)
 
     @property
     def mark(self) -> Tensor:
@@ -40,6 +41,8 @@ class Back:
         In the local field those are the results that join positions across a whole image axis.
         """
         values = box.core(mark)
+        if self.local and self.cut:
+            return marks.nothing(mark.shape)
         if self.local and source in self.boxes:
             for side, edge in enumerate(self.boxes[source].edges):
                 cut = box.spanning(edge, box.reduce(edge, list(dims)), self.input_size[side // 2])

@@ -27,10 +27,12 @@ class Call:
     image_dims: frozenset[int]  # dimensions of the first operand along which any of its edges varies
     extent: int  # length of the image axis in px
     local: bool  # whether reductions over the whole axis are cut
+    cut: bool = False  # whether the node is known to reduce the whole axis (see `Graph.cut`)
     terms: dict[Value, box.Terms] = field(default_factory=dict)
     blanks: dict[Value, float | None] = field(default_factory=dict)
     causes: list[str] = field(default_factory=list)  # modules that made the output unbounded, here
     fixed_grids: list[str] = field(default_factory=list)  # modules that pool to a fixed number of bins, here
+    spanning: bool = False  # whether a statistic of the whole axis was found, here
     blank: float | None = None  # what the output's elements that see nothing are, if it is known
 
     def edge(self, source: Any) -> Tensor:
@@ -65,7 +67,10 @@ class Call:
         return torch.where(prefixes < values, reaching, prefixes)
 
     def _beyond(self, edge: Tensor, reduced: Tensor, result: Tensor, statistic: bool, extent: float) -> Tensor:
+        if self.local and statistic and self.cut:
+            return torch.full_like(result, box.NOTHING)
         spanning = box.spanning(edge, reduced, extent)
+        self.spanning |= statistic and bool(spanning.all())
         if not bool(spanning.any()):
             return result
         if self.local and statistic:

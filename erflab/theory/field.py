@@ -304,6 +304,8 @@ def read_layer(
     elif pattern is not None and not _agree(pattern, clipped, traces.input_size):
         pattern, reason = None, "the field depends on the input size beyond its borders"
     causes = boxes.causes if virtual.causes is None else virtual.causes
+    if pattern is not None and not any(-math.inf in edges for edges in pattern.phases()):
+        causes = frozenset()  # windows that wrap round the image are global at its borders only
     return TheoreticalField(
         *key,
         traces.input_size,

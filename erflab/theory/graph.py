@@ -45,6 +45,7 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     layers: dict[tuple[str, int], Value] = field(default_factory=dict)  # (module, call) -> output, in execution order
     failure: Exception | None = None  # why the run ended early, if it did
+    cut: set[tuple[Node, int]] = field(default_factory=set)  # reductions over all of an image axis: node, axis
     untracked: list[str] = field(default_factory=list)  # modules where dependence was lost (.item(), numpy)
 
     @property

@@ -88,6 +88,20 @@ def select_scatter(call: Call, target: Any, source: Any, dim: int, position: int
     return _written(call, target, source, dim, torch.arange(call.shape[dim])[position].reshape(1), keep=False)
 
 
+def index_copy(call: Call, target: Any, dim: int, positions: Any, source: Any, *_: Any, **__: Any) -> Tensor:
+    """index_copy: whole slices written, by number."""
+    if isinstance(positions, Value):
+        return _anywhere_into(call, target, [dim], [source, positions])
+    (places,) = _known(call, [positions])
+    return _written(call, target, source, dim, places.flatten(), keep=True)
+
+
+def index_add(call: Call, target: Any, dim: int, positions: Any, source: Any, *_: Any, **__: Any) -> Tensor:
+    """index_add: whole slices added to, by number."""
+    result = index_copy(call, target, dim, positions, source)
+    return box.core(box.hull([call.edge(target), box.spread(result, call.shape)], call.shape))
+
+
 def _written(call: Call, target: Any, source: Any, dim: int, places: Tensor, *, keep: bool) -> Tensor:
     dim %= len(call.shape)
     written = call.edge(source)

@@ -17,7 +17,6 @@ from erflab.models import frozen
 from erflab.target import OUTPUT
 from erflab.theory.box import TooLargeError, core
 from erflab.theory.field import TheoreticalField, read_layer
-from erflab.theory.reading import Boxes
 from erflab.theory.runs import LayerKey, Traces, input_channels
 from erflab.theory.support import AXES
 from erflab.theory.trace import Value
@@ -189,9 +188,7 @@ def _rows(traces: Traces, kinds: dict[str, str]) -> Iterator[LayerRow]:
         found = fields[value]
         if found is not None:
             found = replace(found, layer=key[0], call=key[1])
-        boxes = _largest(traces, key)
-        unbounded = tuple(bool((core(edge) == -math.inf).any()) for edge in boxes.edges[::2])
-        yield LayerRow(*key, kinds[key[0]], value.shape, found, unbounded, tuple(sorted(boxes.causes)))
+        yield LayerRow(*key, kinds[key[0]], value.shape, found, *_reach(traces, key))
 
 
 def _field(traces: Traces, key: LayerKey) -> TheoreticalField | None:
@@ -201,10 +198,23 @@ def _field(traces: Traces, key: LayerKey) -> TheoreticalField | None:
         return None
 
 
-def _largest(traces: Traces, key: LayerKey) -> Boxes:
-    """The boxes at the first virtual size, where a field that merely covers the real image shows its bounds."""
+def _reach(traces: Traces, key: LayerKey) -> tuple[tuple[bool, ...], tuple[str, ...]]:
+    """Per axis, whether some output sees the whole of any image, and the modules that make it so.
+
+    Told at the first virtual size, where a field that merely covers the real image shows its bounds. For a layer that takes
+    the real size only (a fully connected one), that image is any image.
+    """
     virtual = next(traces.virtual())
     if key in virtual.layers:
         with suppress(TooLargeError):
-            return traces.boxes(virtual, key)
-    return traces.boxes(traces.real, key)
+            found = traces.boxes(virtual, key)
+            endless = [bool((core(edge) == -math.inf).any()) for edge in found.edges[::2]]
+            return tuple(endless), tuple(sorted(found.causes))
+    found = traces.boxes(traces.real, key)
+    sides = [float(core(edge).amin()) for edge in found.edges]
+    axes = zip(sides[::2], sides[1::2], traces.input_size, strict=True)
+    whole = [
+        -math.inf in (first, last) or (key not in virtual.layers and first <= 0 and last <= 1 - n)
+        for first, last, n in axes
+    ]
+    return tuple(whole), tuple(sorted(found.causes))

@@ -19,7 +19,8 @@ def product(call: Call, *operands: Any, **_: Any) -> Tensor:
     of a factor that are zero by a mask read nothing of the other.
     """
     left, right = (o for o in operands if isinstance(o, (Value, Tensor)))
-    if call.local and _pools_by_one_query(call, left, right):
+    if call.local and (call.cut or _pools_by_one_query(call, left, right)):
+        call.spanning = True
         return box.constant(box.NOTHING, (1,) * len(call.shape))
     terms = [_contracted(call, left, right, -1), _contracted(call, right, left, -2 if len(right.shape) > 1 else -1)]
     return box.core(box.hull([box.spread(t, call.shape) for t in terms if t is not None], call.shape))

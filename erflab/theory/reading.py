@@ -96,6 +96,8 @@ def _apply(node: Node, known: dict[Value, Boxes], graph: Graph, local: bool) -> 
     operands = {v: known[v] for v in node.operands}
     calls = _calls(node, operands, graph, local)
     sides = [_outputs(rule, call) for call in calls]
+    if local:
+        graph.cut.update((node, side // 2) for side, call in enumerate(calls) if call.spanning)
     blank = calls[0].blank if len({call.blank for call in calls}) == 1 else None
     fixed_grids = _union([o.fixed_grids for o in operands.values()], [call.fixed_grids for call in calls])
     causes = _union([o.causes for o in operands.values()], [call.causes for call in calls])
@@ -118,6 +120,7 @@ def _calls(node: Node, operands: dict[Value, Boxes], graph: Graph, local: bool) 
             image_dims=image_dims,
             extent=graph.input_size[side // 2],
             local=local,
+            cut=(node, side // 2) in graph.cut,
             terms={v: o.terms[side] for v, o in operands.items()},
             blanks={v: o.blank for v, o in operands.items()},
         )

@@ -8,21 +8,26 @@ error, never an identity.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from erflab.errors import TheoryError
 from erflab.theory import indexing, moves, products, reductions, resampling, windows
 from erflab.theory.call import BoxRule, Call
 from erflab.theory.moves import pointwise
 
+SupportRule = Callable[..., Any]
+
 __all__ = ["RULES", "Call", "Rule", "pointwise", "register_rule"]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is known of one operation."""
+    """What is known of one operation; a user's own may come with a `support` rule (the others': `erflab.theory.support`)."""
 
     box: BoxRule
+    support: SupportRule | None = None
 
 
 def _rows(rule: BoxRule, names: str, *, inplace: bool = False) -> dict[str, Rule]:
@@ -81,6 +86,8 @@ RULES: dict[str, Rule] = {
     **_rows(indexing.put, "index_put _unsafe_index_put _index_put_impl", inplace=True),
     **_rows(indexing.slice_scatter, "slice_scatter"),
     **_rows(indexing.select_scatter, "select_scatter"),
+    **_rows(indexing.index_copy, "index_copy", inplace=True),
+    **_rows(indexing.index_add, "index_add", inplace=True),
     **_rows(indexing.scatter, "scatter scatter_add scatter_reduce", inplace=True),
     **_rows(indexing.ordered, "sort argsort topk median nanmedian mode kthvalue"),
     **_rows(indexing.sampled, "grid_sampler_2d grid_sampler_3d"),
@@ -132,7 +139,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-def register_rule(op: str, *, box: BoxRule, replace: bool = False) -> None:
+def register_rule(op: str, *, box: BoxRule, support: SupportRule | None = None, replace: bool = False) -> None:
     """Teach the theory an operation: what each element of its output reads.
 
     Args:
@@ -145,6 +152,9 @@ def register_rule(op: str, *, box: BoxRule, replace: bool = False) -> None:
             result is constant may have length 1, and `call.shape` is the shape of the first output. Ready-made rules stand
             in `erflab.theory.rules` (`pointwise`: each output reads all operands at its own place), the minima over windows,
             whole dimensions and listed positions in `erflab.theory.box`.
+        support: the rule of the exact sets, which `field.support()` needs. It is called with a `Back` and the arguments of
+            the operation; `back.mark` says, for every element of the output, whether it matters (bool, of its shape). It
+            yields pairs: an operand, and which of its elements those read (bool, of the operand's shape).
         replace: whether a rule that the table already has is replaced.
 
     Raises:
@@ -175,4 +185,4 @@ def register_rule(op: str, *, box: BoxRule, replace: bool = False) -> None:
         raise TheoryError(f"operation {op!r} has no namespace; give it as 'namespace.name', such as 'mylib.{op}'.")
     if op in RULES and not replace:
         raise TheoryError(f"operation {op!r} already has a rule; pass replace=True to replace it.")
-    RULES[op] = Rule(box=box)
+    RULES[op] = Rule(box=box, support=support)

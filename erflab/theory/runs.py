@@ -6,8 +6,8 @@ reaches: there the boxes of a layer's units repeat, and the pattern tells the un
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -76,6 +76,8 @@ class Traces:
 
     def boxes(self, graph: Graph, key: LayerKey, *, local: bool = False) -> Boxes:
         """The boxes of a layer's output in one of the runs. Raises TooLargeError if they do not fit in memory."""
+        if local and graph is self.real:
+            self._learn_cuts(key)
         known = self._read.setdefault((id(graph), local), {})
         value = graph.layers[key]
         if not known:
@@ -86,6 +88,16 @@ class Traces:
         if value not in known:
             known[value] = read_boxes(graph, [value], local=local)[value]
         return known[value]
+
+    def _learn_cuts(self, key: LayerKey) -> None:
+        """Tell the real run which reductions span the image: where fields cover it, it cannot tell them from others itself."""
+        virtual = next(self.virtual())
+        if key not in virtual.layers or [n.op for n in virtual.nodes] != [n.op for n in self.real.nodes]:
+            return
+        with suppress(TooLargeError):
+            self.boxes(virtual, key, local=True)
+        twins = dict(zip(virtual.nodes, self.real.nodes, strict=True))
+        self.real.cut.update((twins[node], axis) for node, axis in virtual.cut if node in twins)
 
 
 def input_channels(model: nn.Module) -> int:
@@ -115,7 +127,7 @@ def last_spatial_layer(traces: Traces) -> LayerKey:
     Fixed-grid adaptive pools are passed over, which takes the virtual size to tell.
     """
     virtual = next(traces.virtual())
-    graph = virtual if any(_has_positions(v, virtual) for v in virtual.layers.values()) else traces.real
+    graph = virtual if len(virtual.layers) >= len(traces.real.layers) else traces.real  # it may have ended early
     boxes = read_boxes(graph, graph.layers.values(), partial=True)
     if len(boxes) < len(set(graph.layers.values())) and graph is not traces.real:  # too large: the real size must do
         graph = traces.real
@@ -123,13 +135,16 @@ def last_spatial_layer(traces: Traces) -> LayerKey:
     keys = [key for key in graph.layers if key[0] == OUTPUT] + list(graph.layers)[::-1]
     for key in keys:
         found = boxes.get(graph.layers[key])
+        if key not in traces.real.layers or _is_vector(traces.real.layers[key]):
+            continue
         if found is not None and not found.fixed_grids and detect_layout(found, graph.input_size) is not None:
             return key
     raise TargetError("the model has no layer with more than one position; it has no receptive field over an image.")
 
 
-def _has_positions(value: Value, graph: Graph) -> bool:
-    return len(value.shape) == len(graph.input.shape) and math.prod(value.shape[2:]) > 1
+def _is_vector(value: Value) -> bool:
+    """Whether at most one dimension is longer than 1: pooled features, which a virtual size may show as a map."""
+    return sum(n > 1 for n in value.shape) < 2
 
 
 @dataclass(frozen=True)
@@ -171,6 +186,6 @@ def read_pattern(traces: Traces, key: LayerKey, kind: str, *, local: bool) -> La
 
 
 def _touches_border(units: UnitBoxes, size: tuple[int, ...]) -> bool:
-    """Whether the border cuts (or empties) the middle unit's box, so that this size shows no interior."""
+    """Whether the middle unit's box (empty, or out of the image's inner half) leaves too little interior to show a pattern."""
     seen = units.box([n // 2 for n in units.grid])
-    return seen is None or any(seen[2 * a] <= 0 or seen[2 * a + 1] >= n - 1 for a, n in enumerate(size))
+    return seen is None or any(seen[2 * a] <= n // 4 or seen[2 * a + 1] >= n - n // 4 for a, n in enumerate(size))

@@ -108,7 +108,8 @@ def trace_back(graph: Graph, wanted: Mapping[Value, Tensor], *, local: bool = Fa
             continue
         outputs = zip(found, node.outputs, strict=True)
         reached = tuple(marks.nothing(v.shape) if m is None else m for m, v in outputs)
-        back = Back(node, reached, graph.input_size, boxes, local)
+        cut = any((node, axis) in graph.cut for axis in range(len(graph.input_size)))
+        back = Back(node, reached, graph.input_size, boxes, local, cut)
         for operand, mark in rule_for(node)(back, *node.args, **node.kwargs):
             alive[operand] = marks.union(alive.get(operand), mark)
     return alive.get(graph.input, marks.nothing(graph.input.shape))
@@ -116,13 +117,17 @@ def trace_back(graph: Graph, wanted: Mapping[Value, Tensor], *, local: bool = Fa
 
 def rule_for(node: Node) -> SupportRule:
     """The rule of a node's operation. Raises UnknownOperationError if it has none."""
+    known = RULES.get(node.op)
+    if known is not None and known.support is not None:
+        return known.support
     if node.op in SUPPORT:
         return SUPPORT[node.op]
-    if node.op in RULES and RULES[node.op].box is pointwise:
+    if known is not None and known.box is pointwise:
         return moves.joined
+    shapes = ", ".join(str(list(v.shape)) for v in node.operands)
     raise UnknownOperationError(
-        f"no support rule for operation {node.op!r}, met in module {node.module!r} on inputs of shape "
-        f"{[v.shape for v in node.operands]}.{closest(node.op, SUPPORT)} Add a row to erflab.theory.support.SUPPORT."
+        f"no support rule for operation {node.op!r}, met in module {node.module!r} on inputs of shape {shapes}."
+        f"{closest(node.op, SUPPORT)} Say what its outputs read with erflab.register_rule({node.op!r}, box=..., support=...)."
     )
 
 
@@ -214,7 +219,11 @@ SUPPORT: dict[str, SupportRule] = {
     **_rows(indexing.indexed, "index _unsafe_index index_select"),
     **_rows(indexing.embedded, "embedding"),
     **_rows(indexing.gathered, "gather"),
+    **_rows(indexing.slices_copied, "index_copy", inplace=True),
+    **_rows(indexing.slices_added, "index_add", inplace=True),
     **_rows(indexing.put, "index_put _unsafe_index_put _index_put_impl", inplace=True),
+    **_rows(moves.renumbered(), "index_copy", inplace=True),
+    **_rows(indexing.summed_by_index, "index_add", inplace=True),
     **_rows(indexing.scattered, "scatter scatter_add scatter_reduce", inplace=True),
     **_rows(indexing.ordered, "sort argsort topk median nanmedian mode kthvalue"),
     **_rows(indexing.grid_sampled, "grid_sampler_2d grid_sampler_3d"),

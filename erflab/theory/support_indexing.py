@@ -66,6 +66,36 @@ def put(back: Back, target: Any, indices: Sequence[Any], source: Any, accumulate
             yield source, marks.fold(torch.ops.aten.index(back.mark, list(indices)), source.shape)
 
 
+def slices_copied(back: Back, target: Any, dim: int, positions: Any, source: Any) -> Marks:
+    """index_copy: whole slices written, by number."""
+    if isinstance(positions, Value):
+        yield from anywhere(back)
+    else:
+        yield from _move(back, target, dim, positions, source)
+
+
+def slices_added(back: Back, target: Any, dim: int, positions: Any, source: Any, **_: Any) -> Marks:
+    """index_add: whole slices added to, by number."""
+    if isinstance(positions, Value):
+        yield from anywhere(back)
+        return
+    if isinstance(target, Value):
+        yield target, back.mark
+    if isinstance(source, Value):
+        yield source, box.tighten(back.mark.index_select(dim, positions))
+
+
+def summed_by_index(back: Back, target: Any, dim: int, positions: Any, source: Any, **_: Any) -> Marks:
+    """index_add: slices added to others."""
+    if isinstance(positions, Value):
+        yield from anywhere(back)
+        return
+    if isinstance(target, Value):
+        yield target, back.mark
+    if isinstance(source, Value):
+        yield source, back.mark.index_select(dim, positions)
+
+
 def scattered(
     back: Back, target: Any, dim: int, positions: Any, source: Any = None, *args: Any, **kwargs: Any
 ) -> Marks:

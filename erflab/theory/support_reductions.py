@@ -189,6 +189,8 @@ def _through(mark: Tensor, zeros: Tensor) -> Tensor:
 
 def _pools_by_one_query(back: Back, mark: Tensor, left: Any, right: Any) -> bool:
     """Whether the field is the local one and all positions are contracted into one row or column."""
+    if back.local and back.cut:
+        return True
     if not back.local or len(left.shape) < 2 or len(right.shape) < 2 or 1 not in mark.shape[-2:]:
         return False
     for factor, dim in ((left, len(left.shape) - 1), (right, len(right.shape) - 2)):

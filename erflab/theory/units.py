@@ -160,7 +160,9 @@ def _inside(line: list[Tensor], axis: int, middle: int, input_size: tuple[int, .
     the border (`ceil_mode`) has a box that ends short of the border.
     """
     first, last = line[2 * axis], -line[2 * axis + 1]
-    free = ((first > 0) & (last < input_size[axis] - 1)) | torch.isinf(first)
+    endless = torch.isinf(first)
+    alike = endless == endless[middle]  # windows that wrap round the image are endless at its borders only
+    free = alike & (endless | ((first > 0) & (last < input_size[axis] - 1)))
     blocked = torch.nonzero(~free).flatten()
     below, above = blocked[blocked <= middle], blocked[blocked > middle]
     if below.numel() and int(below[-1]) == middle:

@@ -64,10 +64,20 @@ def write_through_views(x: Tensor) -> Tensor:
     return y
 
 
+def write_strided(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, :, ::3] = x[:, :, 1:2]
+    return y
+
+
 def write_by_index(x: Tensor) -> Tensor:
     y = x.clone()
     y[:, :, [0, 2]] = x[:, :, [5, 7]]
     return y
+
+
+def copy_rows(x: Tensor) -> Tensor:
+    return x.index_copy(2, torch.tensor([1, 4]), x[:, :, :2]).index_add(3, torch.tensor([0, 7]), x[:, :, :, 5:7])
 
 
 def gather_rows(x: Tensor) -> Tensor:
@@ -165,6 +175,8 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "slice writes": lambda: Apply(write_slices),
     "view writes": lambda: Apply(write_through_views),
     "index writes": lambda: Apply(write_by_index),
+    "copied and added slices": lambda: Apply(copy_rows),
+    "strided slice writes": lambda: Apply(write_strided),
     "masked": lambda: Apply(lambda x: x.masked_fill(torch.arange(12) < 5, 0.0)),
     "chosen": lambda: Apply(lambda x: torch.where(torch.arange(12) < 5, x, x.flip(3))),
     "cumulative sum": lambda: Apply(lambda x: x.cumsum(2)),

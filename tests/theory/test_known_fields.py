@@ -74,6 +74,13 @@ def test_swin_reports_its_windows() -> None:
     assert field.box((7, 13)) == (28, 55, 28, 55)
 
 
+def test_shifted_windows_grow_the_field_and_wrap_round_at_the_borders_only() -> None:
+    field = erflab.theoretical_field(torchvision_model("swin_t"), "features.1.1")
+    assert (field.size, field.is_global, field.causes) == ((56, 56), False, ())
+    # Token 10 is in the shifted window of tokens 10 to 16, which lie in the windows 7 to 13 and 14 to 20, of 4 px each.
+    assert field.box((10, 10)) == (28, 83, 28, 83)
+
+
 def test_a_vision_transformer_is_global_by_its_attention() -> None:
     model = timm.create_model("test_vit")
     field = erflab.theoretical_field(model, "blocks.0", (160, 160))
