@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from erflab.theory import box, marks
+from erflab.theory.call import Marks, SupportRule
 from erflab.theory.graph import Node, Value
 from erflab.theory.reading import Boxes
 
-# A rule gets a `Back` and the node's own arguments, in which input-dependent tensors stand as values. It yields, for every
-# operand, the mark of the elements that the marked outputs read. Structure counts, not values: a weight of zero still reads.
-Marks = Iterator[tuple[Value, Tensor]]
-SupportRule = Callable[..., Marks]
+__all__ = ["Back", "Marks", "SupportRule"]
 
 
 @dataclass(frozen=True)

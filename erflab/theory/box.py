@@ -13,7 +13,7 @@ An edge that varies on dimensions in a separable way is held as several such ten
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -124,6 +124,16 @@ def gather(edge: Tensor, dim: int, taps: Tensor) -> Tensor:
     picked = extended.index_select(dim, torch.where(taps < 0, values.shape[dim], taps).flatten())
     unfolded: Tensor = picked.unflatten(dim, tuple(taps.shape))
     return unfolded.amin(dim + 1)
+
+
+def mix_channels(edge: Tensor, groups: int, channels: int, join: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Each of a group's `channels` / `groups` channels as the join (a minimum, or any) of all channels of the group."""
+    values = core(edge)
+    if values.shape[1] > 1:
+        values = join(values.unflatten(1, (groups, -1)), 2)
+        if groups > 1:
+            values = values.repeat_interleave(channels // groups, 1)
+    return spread(values, (edge.shape[0], channels, *edge.shape[2:]))
 
 
 def reduce(edge: Tensor, dims: Sequence[int]) -> Tensor:

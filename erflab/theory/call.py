@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,11 @@ class Call:
 
 
 BoxRule = Callable[..., Any]
+# A rule of the support column gets a `Back` and the node's own arguments, in which input-dependent tensors stand as values.
+# It yields, for every operand, the mark of the elements that the marked outputs read. Structure counts, not values: a weight
+# of zero still reads.
+Marks = Iterator[tuple[Value, Tensor]]
+SupportRule = Callable[..., Marks]
 
 
 def per_axis(value: Any, count: int) -> list[Any]:

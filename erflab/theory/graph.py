@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -52,6 +53,15 @@ class Graph:
     def calls(self) -> dict[str, int]:
         """How often each module ran."""
         return dict(Counter(name for name, _ in self.layers))
+
+    def needed(self, wanted: Iterable[Value]) -> list[Node]:
+        """The nodes that the wanted values depend on, in execution order."""
+        alive, nodes = set(wanted), []
+        for node in reversed(self.nodes):
+            if alive.intersection(node.outputs):
+                nodes.append(node)
+                alive.update(node.operands)
+        return nodes[::-1]
 
     @property
     def input_size(self) -> tuple[int, ...]:

@@ -47,11 +47,9 @@ def total_stride(graph: Graph, value: Value) -> tuple[int, ...]:
 
 def _one_per_shape(graph: Graph, value: Value) -> list[Value]:
     """The value and, of the image-shaped values it depends on, one of each spatial shape: enough to see every stride."""
-    alive, chosen = {value}, {value.shape[2:]: value}
-    for node in reversed(graph.nodes):
-        if alive.intersection(node.outputs):
-            alive.update(node.operands)
-            for operand in node.operands:
-                if len(operand.shape) == len(graph.input.shape):
-                    chosen.setdefault(operand.shape[2:], operand)
+    chosen = {value.shape[2:]: value}
+    for node in reversed(graph.needed([value])):
+        for operand in node.operands:
+            if len(operand.shape) == len(graph.input.shape):
+                chosen.setdefault(operand.shape[2:], operand)
     return list(chosen.values())

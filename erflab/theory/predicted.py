@@ -23,7 +23,7 @@ from erflab.analysis import moments
 from erflab.errors import ConfigError, TheoryError, closest
 from erflab.models import frozen
 from erflab.theory.field import TheoreticalField, Unit, theoretical_field
-from erflab.theory.propagation import Energies, energy_rule, expected_factors, needed, observed_factors, pull_back
+from erflab.theory.propagation import Energies, energy_rule, expected_factors, observed_factors, pull_back
 from erflab.theory.runs import input_channels
 from erflab.theory.trace import Graph, Node, Value, trace
 
@@ -111,7 +111,7 @@ def predicted_field(
     with frozen(model), torch.no_grad():
         graph = _record(model, shape)
         target = graph.layers[field.layer, field.call]
-        nodes = needed(graph, target)
+        nodes = graph.needed([target])
         seed = _seed(model, images, target, field)
         batch = [None] if images is None else list(images.to(seed).split(1))
         found = [_one_pass(graph, nodes, target, seed, image) for image in batch]

@@ -19,16 +19,6 @@ from erflab.theory.trace import Graph, Node, Value
 _SMALLEST, _LARGEST = 1e-12, 1e12
 
 
-def needed(graph: Graph, target: Value) -> list[Node]:
-    """The nodes that a value depends on, in execution order."""
-    alive, nodes = {target}, []
-    for node in reversed(graph.nodes):
-        if alive.intersection(node.outputs):
-            nodes.append(node)
-            alive.update(node.operands)
-    return nodes[::-1]
-
-
 def energy_rule(node: Node) -> EnergyRule:
     """The node's row of the table. Raises UnknownOperationError if there is none."""
     rule = ENERGY.get(node.op)

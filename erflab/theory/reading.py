@@ -51,7 +51,7 @@ def read_boxes(
         TooLargeError: boxes on the way do not fit in memory, and `partial` is not set.
     """
     keep = set(wanted)
-    nodes = fuse_linear(_needed(graph, keep), keep)
+    nodes = fuse_linear(graph.needed(keep), keep)
     uses = Counter(v for node in nodes for v in set(node.operands))
     known = {graph.input: _input_boxes(graph)}
     for node in nodes:
@@ -67,16 +67,6 @@ def read_boxes(
             if not uses[value] and value not in keep:
                 known.pop(value, None)
     return {value: known[value] for value in keep if value in known}
-
-
-def _needed(graph: Graph, wanted: set[Value]) -> list[Node]:
-    """The nodes that a wanted value depends on, in execution order."""
-    alive, nodes = set(wanted), []
-    for node in reversed(graph.nodes):
-        if alive.intersection(node.outputs):
-            nodes.append(node)
-            alive.update(node.operands)
-    return nodes[::-1]
 
 
 def _input_boxes(graph: Graph) -> Boxes:

@@ -28,6 +28,7 @@ from erflab.theory.back import Back, SupportRule
 from erflab.theory.graph import Graph, Node, Value
 from erflab.theory.reading import Boxes, read_boxes
 from erflab.theory.rules import RULES, pointwise
+from erflab.theory.table import rows, table
 
 AXES = ("z", "y", "x")  # the last ones name the axes of an image with fewer
 
@@ -143,11 +144,7 @@ def _unit_mark(value: Value, layout: Layout, unit: Sequence[int]) -> Tensor:
 
 def _boxes(graph: Graph, wanted: Iterable[Value], local: bool) -> dict[Value, Boxes]:
     """The boxes of operands on which rules depend: of reductions, which the local field may cut, and behind masks."""
-    needed, nodes = set(wanted), []
-    for node in reversed(graph.nodes):
-        if needed.intersection(node.outputs):
-            needed.update(node.operands)
-            nodes.append(node)
+    nodes = graph.needed(wanted)
     asked: set[SupportRule] = set()
     if any(_masks(node) for node in nodes):
         asked |= MASKED
@@ -176,97 +173,90 @@ def as_support(pixels: Tensor, first: Sequence[int] | None = None) -> Support:
 # --- the table ------------------------------------------------------------------------------------------------------------
 
 
-def _rows(rule: SupportRule, names: str, *, inplace: bool = False) -> dict[str, SupportRule]:
-    """The rows of several operations with one rule; `inplace` adds the forms that write to their first argument."""
-    return {f"aten.{name}{suffix}": rule for name in names.split() for suffix in (("", "_") if inplace else ("",))}
-
-
 # Operations whose box rule is `pointwise` are joined without a row of their own.
-SUPPORT: dict[str, SupportRule] = {
+SUPPORT: dict[str, SupportRule] = table(
     # one place of each operand
-    **_rows(
+    rows(
         moves.joined,
         "clone _to_copy contiguous lift_fresh lift_fresh_copy detach alias dropout positive _neg_view resolve_conj",
     ),
-    **_rows(moves.added, "add", inplace=True),
-    **_rows(moves.mask_filled, "masked_fill", inplace=True),
-    **_rows(moves.chosen, "where"),
-    **_rows(moves.triangular, "tril triu", inplace=True),
-    **_rows(moves.overwritten, "copy fill zero", inplace=True),
-    **_rows(moves.gated_halves, "glu"),
-    **_rows(moves.as_pairs, "view_as_real"),
-    **_rows(moves.from_pairs, "view_as_complex"),
+    rows(moves.added, "add", inplace=True),
+    rows(moves.mask_filled, "masked_fill", inplace=True),
+    rows(moves.chosen, "where"),
+    rows(moves.triangular, "tril triu", inplace=True),
+    rows(moves.overwritten, "copy fill zero", inplace=True),
+    rows(moves.gated_halves, "glu"),
+    rows(moves.as_pairs, "view_as_real"),
+    rows(moves.from_pairs, "view_as_complex"),
     # moves
-    **_rows(moves.broadcast, "expand"),
-    **_rows(moves.reshaped, "view _unsafe_view reshape _reshape_alias flatten unflatten"),
-    **_rows(moves.reshaped, "unsqueeze squeeze", inplace=True),
-    **_rows(moves.permuted, "permute"),
-    **_rows(moves.swapped, "transpose t", inplace=True),
-    **_rows(moves.swapped, "swapaxes"),
-    **_rows(moves.restrided, "as_strided", inplace=True),
-    **_rows(moves.sliced(1), "slice select narrow unbind"),
-    **_rows(moves.sliced(2), "split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk"),
-    **_rows(moves.concatenated, "cat concatenate"),
-    **_rows(moves.stacked, "stack"),
-    **_rows(moves.padded, "constant_pad_nd"),
-    **_rows(moves.rolled, "roll"),
-    **_rows(moves.flipped, "flip"),
-    **_rows(moves.renumbered(), "repeat tile diagonal unfold movedim slice_scatter select_scatter"),
-    **_rows(moves.renumbered(1), "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle"),
-    **_rows(moves.renumbered(2), "reflection_pad1d reflection_pad2d reflection_pad3d"),
-    **_rows(moves.renumbered(2), "replication_pad1d replication_pad2d replication_pad3d"),
+    rows(moves.broadcast, "expand"),
+    rows(moves.reshaped, "view _unsafe_view reshape _reshape_alias flatten unflatten"),
+    rows(moves.reshaped, "unsqueeze squeeze", inplace=True),
+    rows(moves.permuted, "permute"),
+    rows(moves.swapped, "transpose t", inplace=True),
+    rows(moves.swapped, "swapaxes"),
+    rows(moves.restrided, "as_strided", inplace=True),
+    rows(moves.sliced(1), "slice select narrow unbind"),
+    rows(moves.sliced(2), "split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk"),
+    rows(moves.concatenated, "cat concatenate"),
+    rows(moves.stacked, "stack"),
+    rows(moves.padded, "constant_pad_nd"),
+    rows(moves.rolled, "roll"),
+    rows(moves.flipped, "flip"),
+    rows(moves.renumbered(), "repeat tile diagonal unfold movedim slice_scatter select_scatter"),
+    rows(moves.renumbered(1), "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle"),
+    rows(moves.renumbered(2), "reflection_pad1d reflection_pad2d reflection_pad3d"),
+    rows(moves.renumbered(2), "replication_pad1d replication_pad2d replication_pad3d"),
     # indexing
-    **_rows(indexing.indexed, "index _unsafe_index index_select"),
-    **_rows(indexing.embedded, "embedding"),
-    **_rows(indexing.gathered, "gather"),
-    **_rows(indexing.slices_copied, "index_copy", inplace=True),
-    **_rows(indexing.slices_added, "index_add", inplace=True),
-    **_rows(indexing.put, "index_put _unsafe_index_put _index_put_impl", inplace=True),
-    **_rows(moves.renumbered(), "index_copy", inplace=True),
-    **_rows(indexing.summed_by_index, "index_add", inplace=True),
-    **_rows(indexing.scattered, "scatter scatter_add scatter_reduce", inplace=True),
-    **_rows(indexing.ordered, "sort argsort topk median nanmedian mode kthvalue"),
-    **_rows(indexing.grid_sampled, "grid_sampler_2d grid_sampler_3d"),
-    **dict.fromkeys(
+    rows(indexing.indexed, "index _unsafe_index index_select"),
+    rows(indexing.embedded, "embedding"),
+    rows(indexing.gathered, "gather"),
+    rows(indexing.slices_copied, "index_copy", inplace=True),
+    rows(indexing.slices_added, "index_add", inplace=True),
+    rows(indexing.put, "index_put _unsafe_index_put _index_put_impl", inplace=True),
+    rows(indexing.scattered, "scatter scatter_add scatter_reduce", inplace=True),
+    rows(indexing.ordered, "sort argsort topk median nanmedian mode kthvalue"),
+    rows(indexing.grid_sampled, "grid_sampler_2d grid_sampler_3d"),
+    dict.fromkeys(
         ("torchvision.deform_conv2d", "torchvision.roi_align", "torchvision.roi_pool", "torchvision.ps_roi_align"),
         indexing.anywhere,
     ),
     # windows and resampling
-    **_rows(windows.convolution, "convolution"),
-    **_rows(windows.pooled, "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices"),
-    **_rows(windows.pooled, "avg_pool1d avg_pool2d avg_pool3d"),
-    **_rows(
+    rows(windows.convolution, "convolution"),
+    rows(windows.pooled, "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices"),
+    rows(windows.pooled, "avg_pool1d avg_pool2d avg_pool3d"),
+    rows(
         windows.binned,
         "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_max_pool1d adaptive_max_pool2d "
         "adaptive_max_pool3d",
     ),
-    **_rows(windows.unfolded, "im2col"),
-    **_rows(windows.folded, "col2im"),
-    **_rows(windows.resampled(), "upsample_nearest1d upsample_nearest2d upsample_nearest3d"),
-    **_rows(windows.resampled(), "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d"),
-    **_rows(windows.resampled(1), "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d"),
-    **_rows(windows.resampled(1), "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"),
+    rows(windows.unfolded, "im2col"),
+    rows(windows.folded, "col2im"),
+    rows(windows.resampled(), "upsample_nearest1d upsample_nearest2d upsample_nearest3d"),
+    rows(windows.resampled(), "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d"),
+    rows(windows.resampled(1), "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d"),
+    rows(windows.resampled(1), "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"),
     # reductions and products
-    **_rows(
+    rows(
         reductions.reduced,
         "mean sum nansum amax amin aminmax var std prod var_mean std_mean logsumexp argmax argmin any all count_nonzero",
     ),
-    **_rows(reductions.extreme, "max min"),
-    **_rows(reductions.normed, "norm linalg_vector_norm"),
-    **_rows(reductions.softmaxed, "_softmax _log_softmax _safe_softmax"),
-    **_rows(reductions.cumulated, "cumsum cumprod cummax cummin _cummax_helper logcumsumexp", inplace=True),
-    **_rows(reductions.transformed, "_fft_r2c _fft_c2r _fft_c2c"),
-    **_rows(reductions.recurrent, "lstm gru rnn_tanh rnn_relu"),
-    **_rows(reductions.batch_normed, "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional"),
-    **_rows(reductions.batch_normed_eval, "_native_batch_norm_legit_no_training _batch_norm_no_update"),
-    **_rows(reductions.layer_normed, "native_layer_norm _fused_rms_norm rms_norm"),
-    **_rows(reductions.group_normed, "native_group_norm"),
-    **_rows(reductions.multiplied, "mm bmm mv dot vdot"),
-    **_rows(reductions.projected, "linear"),
-    **_rows(reductions.added_product, "addmm baddbmm addmv", inplace=True),
-    **_rows(reductions.batch_added_product, "addbmm", inplace=True),
-    **_rows(reductions.distanced, "_cdist_forward _euclidean_dist"),
-}
+    rows(reductions.extreme, "max min"),
+    rows(reductions.normed, "norm linalg_vector_norm"),
+    rows(reductions.softmaxed, "_softmax _log_softmax _safe_softmax"),
+    rows(reductions.cumulated, "cumsum cumprod cummax cummin _cummax_helper logcumsumexp", inplace=True),
+    rows(reductions.transformed, "_fft_r2c _fft_c2r _fft_c2c"),
+    rows(reductions.recurrent, "lstm gru rnn_tanh rnn_relu"),
+    rows(reductions.batch_normed, "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional"),
+    rows(reductions.batch_normed_eval, "_native_batch_norm_legit_no_training _batch_norm_no_update"),
+    rows(reductions.layer_normed, "native_layer_norm _fused_rms_norm rms_norm"),
+    rows(reductions.group_normed, "native_group_norm"),
+    rows(reductions.multiplied, "mm bmm mv dot vdot"),
+    rows(reductions.projected, "linear"),
+    rows(reductions.added_product, "addmm baddbmm addmv", inplace=True),
+    rows(reductions.batch_added_product, "addbmm", inplace=True),
+    rows(reductions.distanced, "_cdist_forward _euclidean_dist"),
+)
 # Rules that look at the boxes of their operands: where something was masked, and where the local field may be cut.
 MASKED: frozenset[SupportRule] = frozenset({reductions.softmaxed, reductions.multiplied, reductions.added_product})
 CUTTABLE: frozenset[SupportRule] = frozenset(

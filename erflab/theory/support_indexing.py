@@ -85,17 +85,6 @@ def slices_added(back: Back, target: Any, dim: int, positions: Any, source: Any,
         yield source, box.tighten(back.mark.index_select(dim, positions))
 
 
-def summed_by_index(back: Back, target: Any, dim: int, positions: Any, source: Any, **_: Any) -> Marks:
-    """index_add: slices added to others."""
-    if isinstance(positions, Value):
-        yield from anywhere(back)
-        return
-    if isinstance(target, Value):
-        yield target, back.mark
-    if isinstance(source, Value):
-        yield source, back.mark.index_select(dim, positions)
-
-
 def scattered(
     back: Back, target: Any, dim: int, positions: Any, source: Any = None, *args: Any, **kwargs: Any
 ) -> Marks:

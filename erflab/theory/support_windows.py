@@ -30,7 +30,7 @@ def convolution(
 ) -> Marks:
     """Each output reads a window of all input channels of its group."""
     if isinstance(source, Value):
-        mark = _mixed(back.mark, groups, source.shape[1])
+        mark = box.mix_channels(back.mark, groups, source.shape[1], torch.any)
         move = marks.transposed_window if transposed else marks.window
         yield source, _windows(mark, source, weight.shape[2:], stride, padding, dilation, move)
     yield from _kernel(back, weight, bias, groups if transposed else None)
@@ -42,19 +42,9 @@ def _kernel(back: Back, weight: Any, bias: Any, groups: int | None) -> Marks:
     if isinstance(bias, Value):
         yield bias, back.uncut(read.flatten(), bias, [0])
     if isinstance(weight, Value):
-        rows = read if groups is None else _mixed(read, groups, weight.shape[0])
+        rows = read if groups is None else box.mix_channels(read, groups, weight.shape[0], torch.any)
         rows = rows.reshape(-1, *[1] * (len(weight.shape) - 1))
         yield weight, box.spread(back.uncut(rows, weight, range(len(weight.shape))), weight.shape)
-
-
-def _mixed(mark: Tensor, groups: int, channels: int) -> Tensor:
-    """All of a group's `channels` are read where any of the group's outputs is marked."""
-    values = box.core(mark)
-    if values.shape[1] > 1:
-        values = values.unflatten(1, (groups, -1)).any(2)
-        if groups > 1:
-            values = values.repeat_interleave(channels // groups, 1)
-    return box.spread(values, (mark.shape[0], channels, *mark.shape[2:]))
 
 
 def _windows(

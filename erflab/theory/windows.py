@@ -76,22 +76,12 @@ def convolution(
 ) -> Tensor:
     """A window along each image axis, and a mix of the channels of each group."""
     kernel = weight.shape[2:]
-    mixed = _mix_channels(call.edge(source), groups, call.shape[1])
+    mixed = box.mix_channels(call.edge(source), groups, call.shape[1], torch.amin)
     move = box.transposed_window if transposed else box.window
     result = _windows(mixed, call.shape, list(kernel), stride, padding, dilation, move)
     dynamic = [call.across(call.edge(w), range(len(w.shape))) for w in (weight, bias) if isinstance(w, Value)]
     reduced = [box.spread(d.reshape((1,) * len(call.shape)), call.shape) for d in dynamic]
     return box.core(box.hull([result, *reduced], call.shape))
-
-
-def _mix_channels(edge: Tensor, groups: int, channels: int) -> Tensor:
-    """Each group's output channels read all of the group's input channels."""
-    values = box.core(edge)
-    if values.shape[1] > 1:
-        values = values.unflatten(1, (groups, -1)).amin(2)
-        if groups > 1:
-            values = values.repeat_interleave(channels // groups, 1)
-    return box.spread(values, (edge.shape[0], channels, *edge.shape[2:]))
 
 
 def pool(
