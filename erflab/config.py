@@ -99,6 +99,12 @@ class ImagesConfig:
         for value in _pair("images.size", self.size) or [self.size]:
             _at_least("images.size", value, 1, or_word="auto")
 
+    def size_or(self, stated: tuple[int, int] | None) -> tuple[int, int]:
+        """The size in px as (height, width); where it is auto, the one stated for the model, else fallback_size."""
+        if self.size == "auto":
+            return stated or (self.fallback_size, self.fallback_size)
+        return _pair("images.size", self.size) or (int(self.size), int(self.size))
+
 
 @dataclass
 class PhotographsConfig(ImagesConfig):

@@ -13,7 +13,6 @@ FLAGS = {
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
     "no_size": "the map has no size: it is zero (a dead unit) or has negative values (signed)",
     "fit": "the falloff fit is not to be trusted as it stands",
-    "few_images": "fewer than two images: no variance, so the fit is unweighted",
 }
 """Code -> what it means and what to do."""
 

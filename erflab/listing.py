@@ -30,7 +30,7 @@ def print_fields(arguments: list[str]) -> None:
     config = _compose(options.overrides)
     loaded = build_model(config.model, allow=config.runtime.allow)
     channels = getattr(config.images, "channels", None)
-    table = theoretical_fields(loaded.module, _input_size(config, loaded.input_size), channels=channels)
+    table = theoretical_fields(loaded.module, config.images.size_or(loaded.input_size), channels=channels)
     if options.layers is not None:
         table = LayerTable([row for row in table if options.layers.search(row.layer)], table.input_size)
     if options.csv:
@@ -65,14 +65,6 @@ def _compose(overrides: list[str]) -> ErflabConfig:
     register()
     with initialize_config_dir(str(config_directory().resolve()), version_base="1.3", job_name="erflab"):
         return to_config(compose("config", overrides))
-
-
-def _input_size(config: ErflabConfig, stated: tuple[int, int] | None) -> tuple[int, int]:
-    """images.size if it is a number, else the size that the library states for the model."""
-    size, fallback = config.images.size, config.images.fallback_size
-    if isinstance(size, (list, tuple)):
-        return int(size[0]), int(size[1])
-    return (stated or (fallback, fallback)) if size == "auto" else (int(size), int(size))
 
 
 def render(table: LayerTable, name: str) -> Table:

@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from erflab.analysis.sizes import Sizes
 from erflab.config import ErflabConfig
 from erflab.measurement import run
 from erflab.result import Result
@@ -25,13 +24,9 @@ def run_and_save(config: ErflabConfig, directory: Path) -> Result:
         config.target.layer or config.model.layer or "last spatial",
     )
     result = run(config)
-    figure = result.plot() if config.runtime.figures else None
-    result.save(directory)
-    if figure is not None:
-        from erflab.figures.style import save
-
-        (directory / "figures").mkdir(exist_ok=True)
-        save(figure, directory / "figures" / "erf")
+    result.save(directory)  # first, so that a figure which cannot be drawn loses nothing that was measured
+    if config.runtime.figures:
+        result.plot(directory / "figures" / "erf")
     for flag in result.flags:
         log.warning("%s", flag)
     log.info("seconds %s, device %s", result.provenance["seconds"], result.provenance["device"])
@@ -63,8 +58,8 @@ def table(result: Result) -> Table:
 
 def _size(name: str, digits: int = 2) -> Any:
     def cell(result: Result, method: str) -> str:
-        found = result._analysed[method]
-        quantity = found.quantities[name] if isinstance(found, Sizes) else None
+        sizes = result.known_sizes(method)
+        quantity = sizes.quantities[name] if sizes else None
         if quantity is None or quantity.value is None:
             return "-"
         error = "" if quantity.standard_error is None else f" ± {quantity.standard_error:.{digits}f}"

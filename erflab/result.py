@@ -70,7 +70,7 @@ class Result:
         if theory["box"] is None:
             return None
         center = [c for c in theory["center"] for _ in range(2)]
-        y0, y1, x0, x1 = (_from_json(b) - c for b, c in zip(theory["box"], center, strict=True))
+        y0, y1, x0, x1 = (float(b) - c for b, c in zip(theory["box"], center, strict=True))
         return y0, y1, x0, x1
 
     @cached_property
@@ -84,7 +84,7 @@ class Result:
                     self.map(method),
                     variance=self.variance(method),
                     box=self.box,
-                    trf_size=[None if s is None else _from_json(s) for s in theory["size"]],
+                    trf_size=[None if s is None else float(s) for s in theory["size"]],
                     **falloff,
                 )
             except MeasurementError as error:
@@ -97,6 +97,11 @@ class Result:
         if isinstance(found, MeasurementError):
             raise found
         return found
+
+    def known_sizes(self, method: str) -> Sizes | None:
+        """As `sizes`, but None if the map has none."""
+        found = self._analysed[method]
+        return found if isinstance(found, Sizes) else None
 
     @property
     def flags(self) -> list[Flag]:
@@ -141,8 +146,7 @@ class Result:
 
         panels = []
         for method in self.methods:
-            found = self._analysed[method]
-            known = found if isinstance(found, Sizes) else None
+            known = self.known_sizes(method)
             codes = tuple(dict.fromkeys(f.code for f in self.flags if f.method in (None, method)))
             panels.append(
                 ErfPanel(
@@ -222,10 +226,6 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _from_json(value: float | str) -> float:
-    return float(value)
 
 
 def _scalar(value: float | None, unit: str, standard_error: float | None = None) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def _axis(
     field: TheoreticalField, axis: int, positions: Sequence[float], units: Sequence[int], patch: int, step: int
 ) -> AxisPlan:
     """The plan with every offset, a multiple of the step from the first pair's, that lies in the support and is read."""
-    centers = [_centers(field, axis)[u] for u in units]
+    along = _centers(field, axis)
+    centers = [along[u] for u in units]
     reach = _half_support(field, axis, patch)
     offsets = sorted({p - c for p in positions for c in centers if abs(p - c) <= reach})
     first = offsets[0]

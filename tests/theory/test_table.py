@@ -1,7 +1,6 @@
 """The table: no operation has two rows, and index_copy at input-dependent places reads what may have been placed there."""
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 import erflab

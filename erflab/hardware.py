@@ -1,0 +1,52 @@
+"""Where a measurement runs: device, threads, precision of matrix products."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from erflab.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `runtime.device` names; auto takes CUDA where there is one. Raises ConfigError if there is no such."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"runtime.device is {name!r}; give auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise ConfigError(
+                f"runtime.device is {name!r}, and torch sees {count} CUDA device(s); use runtime.device=cpu or auto."
+            )
+    elif device.type != "cpu":
+        raise ConfigError(f"runtime.device is {name!r}; give auto, cpu, cuda or cuda:N.")
+    return device
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """CPU threads inside the block; None leaves torch's choice."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """TF32 off: it is often left on by accident and costs three digits."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
