@@ -1,0 +1,163 @@
+"""Standard errors and intervals of any number derived from a mean map, by leaving out one group of scenes at a time.
+
+Images of one scene resemble each other, so all of a scene are in one group, and groups are left out whole. The delete-m_j
+jackknife of Busing, Meijer and van der Leeden (Statistics and Computing 9, 1999) allows groups of unequal size; with equal
+ones it is the classical jackknife (Quenouille 1956, Tukey 1958).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float, Int
+from scipy.stats import t as student
+
+from erflab.errors import MeasurementError
+
+CONFIDENCE = 0.95
+"""Coverage that the intervals aim at."""
+
+Statistics = Callable[[xr.DataArray], Mapping[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number from all images, with its jackknife standard error; None where a replicate has no such number."""
+
+    value: float | None
+    standard_error: float | None = None
+    interval: tuple[float, float] | None = None
+    """95 % t interval with G - 1 degrees of freedom."""
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedMap:
+    """A map as the sums of its groups of scenes.
+
+    mean: over all images, dims (y, x). sums: dims (group, y, x). images: number of images in each group; empty groups
+    are left out.
+    """
+
+    mean: xr.DataArray
+    sums: Float[np.ndarray, "group y x"]
+    images: Int[np.ndarray, " group"]
+
+    def __post_init__(self) -> None:
+        """Drop empty groups."""
+        kept = np.asarray(self.images) > 0
+        object.__setattr__(self, "sums", np.asarray(self.sums)[kept])
+        object.__setattr__(self, "images", np.asarray(self.images)[kept])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def replicates(self) -> Iterator[xr.DataArray]:
+        """The mean map over all images but those of one group, for each group in turn."""
+        count = int(self.images.sum())
+        total = self.mean.values * count
+        for group, images in zip(self.sums, self.images, strict=True):
+            yield self.mean.copy(data=_not_below_zero((total - group) / (count - images), self.mean.values))
+
+    @property
+    def standard_error(self) -> xr.DataArray | None:
+        """Jackknife standard error of the mean map per pixel, dims (y, x); None for fewer than two groups."""
+        if len(self) < 2:
+            return None
+        squares = np.zeros_like(self.mean.values)
+        count = int(self.images.sum())
+        for group, images in zip(self.sums, self.images, strict=True):
+            # For a mean the pseudo-value of a group is the group's own mean.
+            squares += (group / images - self.mean.values) ** 2 / (count / images - 1)
+        return self.mean.copy(data=np.sqrt(squares / len(self)))
+
+
+def _not_below_zero(values: Float[np.ndarray, "y x"], mean: Float[np.ndarray, "y x"]) -> Float[np.ndarray, "y x"]:
+    """Group sums are kept in float32: where one group holds all of a pixel, rounding may leave less than nothing."""
+    return np.where(mean >= 0, np.maximum(values, 0.0), values)
+
+
+def jackknife(
+    statistics: Statistics,
+    grouped: GroupedMap,
+    *,
+    corrected: Sequence[str] = (),
+    periods: Mapping[str, float] | None = None,
+) -> dict[str, Estimate]:
+    """Every number of the mean map with its standard error and 95 % interval over images.
+
+    Args:
+        statistics: map -> named numbers; called once on the mean map and once a group. A replicate that raises
+            MeasurementError leaves the numbers without an error, not the measurement without numbers.
+        grouped: the map by groups of scenes.
+        corrected: names of numbers that are corrected for their bias (sizes of area type, which noise enlarges).
+        periods: name -> period of numbers that are angles, whose replicates are taken nearest to the value.
+    """
+    full = statistics(grouped.mean)
+    if len(grouped) < 2:
+        return {name: Estimate(value) for name, value in full.items()}
+    try:
+        replicates = [statistics(map) for map in grouped.replicates()]
+    except MeasurementError:
+        return {name: Estimate(value) for name, value in full.items()}
+    return {
+        name: _estimate(
+            value,
+            [found.get(name) for found in replicates],
+            grouped.images,
+            corrected=name in corrected,
+            period=(periods or {}).get(name),
+        )
+        for name, value in full.items()
+    }
+
+
+def _estimate(
+    value: float | None,
+    replicates: Sequence[float | None],
+    images: Int[np.ndarray, " group"],
+    *,
+    corrected: bool,
+    period: float | None,
+) -> Estimate:
+    known = [r for r in replicates if r is not None and math.isfinite(r)]
+    if value is None or not math.isfinite(value) or len(known) < len(replicates):
+        return Estimate(value)
+    left_out = np.array(known)
+    if period is not None:
+        left_out = value + (left_out - value + period / 2) % period - period / 2
+    center, error = delete_group(value, left_out, images)
+    best = center if corrected else value
+    reach = float(student.ppf((1 + CONFIDENCE) / 2, len(known) - 1)) * error
+    return Estimate(best, error, (best - reach, best + reach))
+
+
+def delete_group(
+    value: float, replicates: Float[np.ndarray, " group"], images: Int[np.ndarray, " group"]
+) -> tuple[float, float]:
+    """The delete-m_j jackknife: the bias-corrected value and its standard error.
+
+    With n images in g groups of m_j, h_j = n / m_j and pseudo-values h_j T - (h_j - 1) T_(j): the estimate is
+    g T - sum_j (1 - m_j / n) T_(j), its variance the mean of (pseudo-value - estimate)^2 / (h_j - 1) (Busing et al. 1999).
+
+    Args:
+        value: T, from all images.
+        replicates: T_(j), from all images but group j's.
+        images: m_j, how many images each group has.
+    """
+    h = images.sum() / images
+    estimate = float(len(images) * value - np.sum((1 - 1 / h) * replicates))
+    pseudo = h * value - (h - 1) * replicates
+    return estimate, float(np.sqrt(np.mean((pseudo - estimate) ** 2 / (h - 1))))
+
+
+def effective_images(totals: Float[np.ndarray, " images"]) -> float:
+    """N_eff = (sum w)^2 / sum w^2, w an image's total: how many equal images would weigh as these do (Kish 1965).
+
+    Zero where all totals are zero.
+    """
+    squares = float(np.sum(totals**2))
+    return float(np.sum(totals)) ** 2 / squares if squares > 0 else 0.0
