@@ -25,7 +25,7 @@ import torchvision
 from torch import Tensor, nn
 
 from erflab.analysis import moments
-from erflab.attribution.base import Batch
+from erflab.attribution.base import Aim, Batch
 from erflab.attribution.gradient import gradient_maps
 from erflab.config import ModelConfig, PhotographsConfig
 from erflab.images import open_images
@@ -110,7 +110,9 @@ def measure(
         images = next(batches)
         indices = tuple(range(len(totals), len(totals) + len(images)))
         batch = Batch(images, indices, tuple(map(str, indices)))
-        for index, found in zip(indices, gradient_maps(trunk, batch, _unit(field), "energy", draws=draws), strict=True):
+        for index, found in zip(
+            indices, gradient_maps(trunk, batch, Aim((_unit(field),)), "energy", draws=draws), strict=True
+        ):
             groups[index % GROUPS] += found.double().numpy()
             totals.append(float(found.sum(dtype=torch.float64)))
         if len(totals) >= checked:  # looked at only at fixed counts
@@ -217,7 +219,7 @@ def cost(repeats: int = 5) -> dict[str, float]:
     batch = Batch(image, (0,), ("0",))
 
     works: dict[str, Callable[[], object]] = {
-        "once": lambda: gradient_maps(trunk, batch, _unit(prediction.field), "energy"),
+        "once": lambda: gradient_maps(trunk, batch, Aim((_unit(prediction.field),)), "energy"),
         "data_free": lambda: predicted_field(model, None, (448, 448)),
         "calibrated": lambda: predicted_field(model, None, (448, 448), variant="calibrated", images=image),
     }

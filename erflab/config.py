@@ -15,6 +15,7 @@ MAGNITUDES = ("energy", "absolute", "signed", "replknet")
 LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
 BASELINES = ("mean", "zero", "blur", "image")
 OCCLUSION_UNITS = ("all", "unclipped", "one")
+GRID = "grid"
 FITS = ("crop", "reflect", "resize")
 
 
@@ -168,12 +169,16 @@ class DatasetConfig(PhotographsConfig):
 class TargetConfig:
     """Which unit of which layer."""
 
-    layer: str | None = option(
+    layer: Any = option(
         None,
-        "dotted module name, layer4.1.conv2; NAME:K for the K-th call of a reused module; "
-        "default: model.layer, else the last spatial one",
+        "dotted module name, layer4.1.conv2; NAME:K for the K-th call of a reused module; a pattern, layer*; all; "
+        "or a list of these; default: model.layer, else the last spatial one",
     )
-    unit: Any = option("center", "center, corner, or [i, j] on the layer's grid; negative indices count from the end")
+    unit: Any = option(
+        "center",
+        "center, corner, or [i, j] on the layer's grid, negative indices counting from the end; a list of these; "
+        "or grid, all units at once whose fields do not overlap",
+    )
     channel: Any = option("all", "all, or the index of one channel")
     layout: str = option("auto", "order of the layer's output: nchw, nhwc, tokens [B, N, C], or auto")
     grid: list[int] | None = option(None, "rows and columns of a token grid, [h, w]; default: worked out")
@@ -181,11 +186,23 @@ class TargetConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _one_of("target.layout", self.layout, LAYOUTS)
-        if _pair("target.unit", self.unit) is None:
-            _one_of("target.unit", self.unit, ("center", "corner"))
+        layers = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
+        if not layers or not all(isinstance(name, str) for name in layers if self.layer is not None):
+            raise ConfigError(f"target.layer is {self.layer!r}; give a name, a pattern, all, or a list of these.")
+        for unit in self.units:
+            if _pair("target.unit", unit) is None:
+                _one_of(
+                    "target.unit", unit, ("center", "corner") if len(self.units) > 1 else ("center", "corner", GRID)
+                )
         _at_least("target.channel", self.channel, 0, or_word="all")
         if self.grid is not None and any(g < 1 for g in _pair("target.grid", list(self.grid)) or ()):
             raise ConfigError(f"target.grid is {list(self.grid)}; rows and columns must be positive.")
+
+    @property
+    def units(self) -> list[Any]:
+        """The units asked for, each "center", "corner" or a pair of indices ("grid" is placed about the centre)."""
+        several = isinstance(self.unit, (list, tuple)) and any(not isinstance(u, int) for u in self.unit)
+        return list(self.unit) if several else ["center" if self.unit == GRID else self.unit]
 
 
 @dataclass
@@ -253,6 +270,9 @@ class RuntimeConfig:
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     dtype: str = option("float32", "float32 or float64")
     batch_size: Any = option("auto", "images per batch, or auto")
+    tolerance: float | None = option(
+        None, "stop once SE(sigma) / sigma is below this, looked at after 64, 128, 256, ... images; default: all images"
+    )
     threads: int | None = option(None, "CPU threads; default: torch's choice (recorded in the result)")
     seed: int = option(0, "seed of the random signs")
     progress: bool = option(True, "show progress bars and the final table")
@@ -265,6 +285,8 @@ class RuntimeConfig:
         _at_least("runtime.batch_size", self.batch_size, 1, or_word="auto")
         if self.threads is not None:
             _at_least("runtime.threads", self.threads, 1)
+        if self.tolerance is not None and not 0 < self.tolerance < 1:
+            raise ConfigError(f"runtime.tolerance is {self.tolerance!r}; give a share between 0 and 1, such as 0.01.")
 
 
 @dataclass

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
 from erflab.accumulate import MapSums
-from erflab.attribution.base import Frame
+from erflab.analysis.jackknife import GroupedMap
+from erflab.attribution.base import Aim, Frame
 from erflab.config import ErflabConfig, as_dict
+from erflab.convergence import Convergence
 from erflab.flags import Flag
 from erflab.images import ImageSource
 from erflab.models import LoadedModel
@@ -24,19 +28,29 @@ from erflab.theory.field import TheoreticalField
 
 @dataclass(frozen=True)
 class Measured:
-    """One method's sums over images."""
+    """One method's sums over images, where their map lies, and how they converged."""
 
-    sums: MapSums
     frame: Frame
+    sums: MapSums
+    convergence: Convergence
     magnitude: str
     unit: str
     readings: Tensor | None = None
     flags: tuple[Flag, ...] = ()
 
+    @property
+    def grouped(self) -> GroupedMap:
+        """The map so far, by groups of scenes."""
+        mean = xr.DataArray(
+            self.sums.mean.cpu().numpy(), {"y": list(self.frame.y), "x": list(self.frame.x)}, ("y", "x")
+        )
+        return GroupedMap(mean, self.sums.group_sums.cpu().numpy(), np.array(self.sums.group_counts))
+
 
 def as_dataset(
     maps: dict[str, Measured],
     field: TheoreticalField,
+    aim: Aim,
     loaded: LoadedModel,
     images: ImageSource,
     config: ErflabConfig,
@@ -53,7 +67,7 @@ def as_dataset(
         variables.update(_variables(name, measured, dims))
     attributes = {
         "format": FORMAT,
-        "theory": as_json(_theory(field)),
+        "theory": as_json({**_theory(field), "units": [list(unit) for unit in aim.units]}),
         "model": as_json(_model(loaded)),
         "images": as_json(images.record()),
         "config": as_json(_without_paths(config)),
@@ -77,6 +91,7 @@ def _variables(name: str, measured: Measured, dims: tuple[str, str]) -> dict[str
         f"{name}_group_images": (("group",), sums.group_counts, {"long_name": "images in the group"}),
         f"{name}_totals": ((f"{name}_image",), sums.totals, {"long_name": "sum of each image's map"}),
     }
+    found.update(_convergence(name, measured.convergence))
     if measured.readings is not None:
         found[f"{name}_readings"] = (
             dims,
@@ -86,10 +101,24 @@ def _variables(name: str, measured: Measured, dims: tuple[str, str]) -> dict[str
     return found
 
 
+def _convergence(name: str, convergence: Convergence) -> dict[str, Any]:
+    """Sigma and its standard error after 64, 128, 256, ... images; NaN where there was none."""
+    about = {"sigma": "px", "standard_error": "px", "images": "1", "effective_images": "1"}
+    return {
+        f"{name}_convergence_{key}": (
+            (f"{name}_look",),
+            [math.nan if (value := getattr(look, key)) is None else value for look in convergence.looks],
+            {"units": unit},
+        )
+        for key, unit in about.items()
+    }
+
+
 def _theory(field: TheoreticalField) -> dict[str, Any]:
     return {
         "layer": field.layer,
         "call": field.call,
+        "calls": 1 if field.graph is None else field.graph.calls[field.layer],
         "unit": list(field.unit),
         "grid": list(field.grid),
         "layout": field.layout.kind,

@@ -11,6 +11,8 @@ FLAGS = {
     "auto_size_fallback": "images.size=auto found no size that holds the whole field; images.fallback_size was taken",
     "untracked": "dependence on the input was lost (.item(), numpy); the theoretical field may be too small",
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
+    "tolerance_not_reached": "the images ran out before runtime.tolerance was reached; raise images.count",
+    "stopped": "measured until SE(sigma) / sigma fell below runtime.tolerance; the interval is one after stopping",
     "no_size": "the map has no size: it is zero (a dead unit) or has negative values (signed)",
     "fit": "the falloff fit is not to be trusted as it stands",
 }
@@ -29,6 +31,11 @@ class Flag:
         """Refuse codes that are not listed."""
         if self.code not in FLAGS:
             raise ValueError(f"flag {self.code!r} is not listed in FLAGS")
+
+    @property
+    def without_seen(self) -> Flag:
+        """The flag alone, to find those that several parts of a result share."""
+        return Flag(self.code, self.method)
 
     def __str__(self) -> str:
         subject = f"{self.method}: " if self.method else ""

@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from erflab.attribution.base import Batch
+from erflab.convergence import look_counts
 from erflab.errors import ImageError
 from erflab.images import ImageSource
 from erflab.models import LoadedModel
@@ -51,13 +53,17 @@ class Loader:
         return max(1, min(64, budget // math.prod(self.size)))
 
     def batches(self, what: str, at_once: int | None = None) -> Iterator[Batch]:
-        """All images, `at_once` at a time, with a progress bar named for the method."""
+        """All images, `at_once` at a time, with a progress bar named for the method.
+
+        A batch ends where a look is due (`look_counts`), so that what is looked at does not depend on the batch size.
+        """
         total, at_once = len(self.images), at_once or self.at_once
         with tqdm(total=total, desc=what, unit="image", disable=not self.progress) as bar:
-            for start in range(0, total, at_once):
-                batch = self.load(range(start, min(start + at_once, total)))
-                yield batch
-                bar.update(len(batch.indices))
+            for begin, end in pairwise([0, *look_counts(total)]):
+                for start in range(begin, end, at_once):
+                    batch = self.load(range(start, min(start + at_once, end)))
+                    yield batch
+                    bar.update(len(batch.indices))
 
     def load(self, indices: Sequence[int]) -> Batch:
         """The images with these indices."""

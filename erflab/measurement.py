@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from erflab.accumulate import MapSums
-from erflab.attribution.base import pixel_frame
-from erflab.attribution.gradient import gradient_maps
+from erflab.aiming import Target, aim_at
+from erflab.attribution.gradient import gradient_maps, shared_gradient_maps
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
 from erflab.attribution.plan import clipped_share, plan_occlusion
 from erflab.config import (
@@ -25,6 +26,7 @@ from erflab.config import (
     RuntimeConfig,
     TargetConfig,
 )
+from erflab.convergence import Convergence
 from erflab.dataset import Measured, as_dataset
 from erflab.errors import ConfigError, closest
 from erflab.flags import Flag
@@ -34,8 +36,8 @@ from erflab.loader import Loader
 from erflab.models import LoadedModel, build_model, frozen
 from erflab.provenance import circumstances
 from erflab.result import METHODS, Result
-from erflab.target import Trunk
-from erflab.theory.field import TheoreticalField, theoretical_field
+from erflab.theory.field import TheoreticalField
+from erflab.theory.selection import target_fields
 from erflab.theory.size import smallest_unclipped_size
 from erflab.weights import state_sha256
 
@@ -59,8 +61,8 @@ def run(config: ErflabConfig) -> Result:
 def measure(
     model: nn.Module,
     images: Tensor | ImageSource,
-    layer: str | None = None,
-    unit: str | Sequence[int] = "center",
+    layer: str | Sequence[str] | None = None,
+    unit: str | Sequence[Any] = "center",
     method: str | Sequence[str] = "gradient",
     magnitude: str = "energy",
     *,
@@ -75,8 +77,10 @@ def measure(
         model: any module; it is run frozen in eval mode on `runtime.device` and left as it was.
         images: normalised images, a tensor [N, K, H, W] or an ImageSource (whose images in [0, 1] are then not normalised
             further).
-        layer: dotted module name, "name:k" for the k-th call; None for the last spatial one.
-        unit: "center", "corner" or [i, j] on the layer's grid.
+        layer: dotted module name, "name:k" for the k-th call; None for the last spatial one; a pattern such as "layer*",
+            "all", or a list of these for several layers from one forward pass an image.
+        unit: "center", "corner" or [i, j] on the layer's grid; a list of these; "grid" for the mean over all units whose
+            fields do not overlap, at the cost of one.
         method: "gradient", "occlusion" or both.
         magnitude: of the gradient: "energy", "absolute", "signed" or "replknet".
         gradient, occlusion, target, runtime: further settings (`erflab.config`); `layer`, `unit` and `magnitude` override.
@@ -126,49 +130,83 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
     device, dtype = choose_device(config.runtime.device), getattr(torch, config.runtime.dtype)
     with threads(config.runtime.threads), full_precision():
         loader = Loader(images, loaded, device, dtype, config.runtime.batch_size, config.runtime.progress)
-        field = theoretical_field(
-            loaded.module,
-            config.target.layer,
-            loader.size,
-            config.target.unit,
-            channels=loader.shape[0],
-            layout=config.target.layout,
-            grid=config.target.grid,
-        )
+        fields = target_fields(loaded.module, config.target, loader.size, loader.shape[0])
         module = loaded.module.to(device=device, dtype=dtype)
-        channel = None if config.target.channel == "all" else int(config.target.channel)
-        trunk = Trunk(module, field.layer, field.call, field.layout, channel)
-        maps: dict[str, Measured] = {}
-        if config.attribution.gradient is not None:
-            maps["gradient"] = _gradient(trunk, loader, field, config.attribution.gradient, config.runtime.seed)
-        if config.attribution.occlusion is not None:
-            maps["occlusion"] = _occlusion(trunk, loader, field, config.attribution.occlusion)
-    flags = [*flags, *_theory_flags(field), *(f for m in maps.values() for f in m.flags)]
-    dataset = as_dataset(maps, field, loaded, images, config, flags)
-    return Result(dataset, circumstances(started, device))
+        targets = [aim_at(module, field, config.target, loader.size) for field in fields]
+        maps: list[dict[str, Measured]] = [{} for _ in targets]
+        for method, measured in _methods(targets, loader, config):
+            for target_maps, found in zip(maps, measured, strict=True):
+                target_maps[method] = found
+    parts = [
+        as_dataset(found, target.field, target.aim, loaded, images, config, [*flags, *_flags(target.field, found)])
+        for target, found in zip(targets, maps, strict=True)
+    ]
+    return Result(tuple(parts), circumstances(started, device))
 
 
-def _gradient(trunk: Trunk, loader: Loader, field: TheoreticalField, config: GradientConfig, seed: int) -> Measured:
-    unit = (field.unit[0], field.unit[1])
-    sums = MapSums(loader.size, loader.device)
-    for batch in loader.batches("gradient"):
-        sums.update(gradient_maps(trunk, batch, unit, config.magnitude, seed=seed, draws=config.draws), batch.scenes)
-    center = field.center()
+def _methods(targets: list[Target], loader: Loader, config: ErflabConfig) -> Iterator[tuple[str, list[Measured]]]:
+    """Each method that was chosen, with what it measured of every target."""
+    chosen, runtime = config.attribution, config.runtime
+    if chosen.gradient is not None:
+        yield "gradient", _gradient(targets, loader, chosen.gradient, runtime)
+    if chosen.occlusion is not None:
+        yield "occlusion", [_occlusion(target, loader, chosen.occlusion, runtime) for target in targets]
+
+
+def _gradient(targets: list[Target], loader: Loader, config: GradientConfig, runtime: RuntimeConfig) -> list[Measured]:
     power = "^2" if config.magnitude == "energy" else ""
-    return Measured(sums, pixel_frame(loader.size, (center[0], center[1])), config.magnitude, f"(output/input){power}")
+    found = [
+        Measured(
+            target.frame,
+            MapSums(target.frame.shape, loader.device),
+            Convergence(len(loader.images), runtime.tolerance),
+            config.magnitude,
+            f"(output/input){power}",
+        )
+        for target in targets
+    ]
+    draw = {"seed": runtime.seed, "draws": config.draws}
+    for batch in loader.batches("gradient"):
+        if len(targets) == 1:
+            maps = [gradient_maps(targets[0].trunk, batch, targets[0].aim, config.magnitude, **draw)]
+        else:
+            trunks, aims = [t.trunk for t in targets], [t.aim for t in targets]
+            maps = shared_gradient_maps(trunks, batch, aims, config.magnitude, **draw)
+        for measured, new in zip(found, maps, strict=True):
+            measured.sums.update(new, batch.scenes)
+        if _enough(found):
+            break
+    return found
 
 
-def _occlusion(trunk: Trunk, loader: Loader, field: TheoreticalField, config: OcclusionConfig) -> Measured:
-    plan = plan_occlusion(config, field)
-    difference = OccludedDifference(trunk, plan, loader.size, loader.device)
+def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime: RuntimeConfig) -> Measured:
+    plan = plan_occlusion(config, target.field)
+    difference = OccludedDifference(target.trunk, plan, loader.size, loader.device)
     fill = _fill(config.baseline, plan.patch, loader)
-    sums = MapSums(plan.frame.shape, loader.device)
+    share = clipped_share(plan, target.field)
+    flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
+    measured = Measured(
+        plan.frame,
+        MapSums(plan.frame.shape, loader.device),
+        Convergence(len(loader.images), runtime.tolerance),
+        f"{plan.patch} px patch",
+        "output^2",
+        plan.counts(),
+        flags,
+    )
     # As many images at a time as make, with their occluders, one batch in memory.
     for batch in loader.batches("occlusion", max(1, loader.at_once // config.per_evaluation)):
-        sums.update(occlusion_maps(difference, plan, batch, fill(batch), config.per_evaluation), batch.scenes)
-    share = clipped_share(plan, field)
-    flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
-    return Measured(sums, plan.frame, f"{plan.patch} px patch", "output^2", plan.counts(), flags)
+        maps = occlusion_maps(difference, plan, batch, fill(batch), config.per_evaluation)
+        measured.sums.update(maps, batch.scenes)
+        if _enough([measured]):
+            break
+    return measured
+
+
+def _enough(measured: list[Measured]) -> bool:
+    """Whether to stop here: where a look is due, and every map is known well enough."""
+    satisfied = [m.convergence.look(m.grouped, m.sums.totals) for m in measured if m.convergence.due(m.sums.count)]
+    return bool(satisfied) and all(satisfied)
 
 
 def _fill(baseline: str, patch: int, loader: Loader) -> Fill:
@@ -186,16 +224,16 @@ def _input_size(loaded: LoadedModel, config: ErflabConfig, channels: int | None)
     if images.size != "auto":
         return fallback, []
     found = smallest_unclipped_size(
-        loaded.module,
-        config.target.layer,
-        fallback=fallback,
-        limit=images.size_limit,
-        channels=channels,
-        target=config.target,
+        loaded.module, config.target, fallback=fallback, limit=images.size_limit, channels=channels
     )
     if found is not None:
         return found, []
     return fallback, [Flag("auto_size_fallback", None, f"{fallback[0]} x {fallback[1]} px")]
+
+
+def _flags(field: TheoreticalField, measured: dict[str, Measured]) -> list[Flag]:
+    stopping = [flag for method, m in measured.items() for flag in m.convergence.flags(method)]
+    return [*_theory_flags(field), *(flag for m in measured.values() for flag in m.flags), *stopping]
 
 
 def _theory_flags(field: TheoreticalField) -> list[Flag]:

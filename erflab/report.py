@@ -27,16 +27,45 @@ def run_and_save(config: ErflabConfig, directory: Path) -> Result:
     result.save(directory)  # first, so that a figure which cannot be drawn loses nothing that was measured
     if config.runtime.figures:
         result.plot(directory / "figures" / "erf")
-    for flag in result.flags:
+    flags = _flags(result)
+    for flag in flags:
         log.warning("%s", flag)
     log.info("seconds %s, device %s", result.provenance["seconds"], result.provenance["device"])
     console = Console(soft_wrap=False)
     if config.runtime.progress:
-        console.print(table(result))
-        for flag in result.flags:
+        console.print(table(result) if len(result) == 1 else depth_table(result))
+        for flag in flags:
             console.print(f"[yellow]![/] {flag}", highlight=False)
     print(directory, flush=True)
     return result
+
+
+def _flags(result: Result) -> list[str]:
+    """Every flag once a part, in words; those that all parts of several share, once."""
+    if len(result) == 1:
+        return [str(flag) for flag in result.flags]
+    raised: dict[str, list[str]] = {}
+    for label, part in zip(result.labels, result, strict=True):
+        for flag in part.flags:
+            raised.setdefault(str(flag.without_seen), []).append(label)
+    return [
+        f"{flag} ({len(labels)} of {len(result)}: {', '.join(labels[:4])}{' ...' * (len(labels) > 4)})"
+        for flag, labels in raised.items()
+    ]
+
+
+def depth_table(result: Result) -> Table:
+    """The sizes of several layers or units, a row a part."""
+    made = Table(title=f"{result.name}, {len(result)} parts", title_justify="left", expand=False)
+    made.add_column("part", overflow="fold")
+    made.add_column("TRF (px)", justify="right", no_wrap=True)
+    for method in result.methods:
+        for heading in ("sigma (px)", "90 % radius"):
+            made.add_column(f"{method} {heading}", justify="right")
+    for label, part in zip(result.labels, result, strict=True):
+        cells = [cell(part, method) for method in result.methods for cell in (_size("sigma"), _size("radius_0.9"))]
+        made.add_row(label, _theory(part, ""), *cells)
+    return made
 
 
 def table(result: Result) -> Table:

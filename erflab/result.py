@@ -5,41 +5,79 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from matplotlib.figure import Figure
 
 from erflab.analysis.sizes import Sizes, measure_sizes
-from erflab.errors import MeasurementError, ResultError
+from erflab.errors import MeasurementError, ResultError, closest
 from erflab.flags import Flag
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 METHODS = ("gradient", "occlusion")
-FORMAT = 1
+FORMAT = 2
 _ENCODING = {"zlib": True, "shuffle": True, "complevel": 4}
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Maps and numbers of one measurement.
+    """Maps and numbers of one measurement: of one unit of one layer, or a part for each of several.
 
-    `dataset` holds, for each method measured, the mean map over images `METHOD` (float64), its per-image `METHOD_variance`
-    and the sums of each group of scenes `METHOD_groups`, on (y, x) in px from the unit's centre (occlusion on coordinates
-    of its own, with readings per offset in `occlusion_readings`), and in its attributes the theoretical field, the
-    configuration, images, flags and versions as JSON. `provenance` holds what varies from run to run.
+    A part's `dataset` holds, for each method measured, the mean map over images `METHOD` (float64), its per-image
+    `METHOD_variance` and the sums of each group of scenes `METHOD_groups`, on (y, x) in px from the unit's centre (occlusion
+    on coordinates of its own, with readings per offset in `occlusion_readings`), and in its attributes the theoretical
+    field, the configuration, images, flags and versions as JSON. `provenance` holds what varies from run to run.
+
+    Iterating gives the parts in execution order, each a Result; maps, sizes and flags are those of a single part.
     """
 
-    dataset: xr.Dataset
+    parts: tuple[xr.Dataset, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> xr.Dataset:
+        """The only part. Raises ResultError if there are several: choose one with `at`."""
+        if len(self.parts) != 1:
+            raise ResultError(
+                f"this result has {len(self.parts)} parts: {', '.join(self.labels[:8])}; choose one: result.at("
+                f"{self.labels[0]!r})."
+            )
+        return self.parts[0]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The name of each part: its layer, with the unit where a layer has several."""
+        theories = [json.loads(part.attrs["theory"]) for part in self.parts]
+        names = [t["layer"] if t["call"] == t["calls"] - 1 else f"{t['layer']}:{t['call']}" for t in theories]
+        return tuple(
+            name if names.count(name) == 1 else f"{name}[{','.join(map(str, theory['unit']))}]"
+            for name, theory in zip(names, theories, strict=True)
+        )
+
+    def at(self, label: str) -> Result:
+        """One part by its label, "layer3" or "layer3[0,0]". Raises ResultError with the closest labels."""
+        if label not in self.labels:
+            raise ResultError(f"no part {label!r} in this result of {len(self)}.{closest(label, self.labels)}")
+        return Result((self.parts[self.labels.index(label)],), self.provenance)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[Result]:
+        return (Result((part,), self.provenance) for part in self.parts)
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods measured."""
-        return tuple(m for m in METHODS if m in self.dataset)
+        return tuple(m for m in METHODS if m in self.parts[0])
 
     def attribute(self, name: str) -> Any:
         """A JSON attribute: "config", "images", "flags", "versions", "theory" or "model"."""
@@ -54,6 +92,12 @@ class Result:
         name = method or self.methods[0]
         count = int(self.dataset[name].attrs["images"])
         return self._variable(f"{name}_variance", name) / count if count > 1 else None
+
+    def convergence(self, method: str | None = None) -> xr.Dataset:
+        """Sigma and its standard error in px after 64, 128, 256, ... images (dim "look"), with N_eff; NaN without a size."""
+        name = method or self.methods[0]
+        keys = ("images", "sigma", "standard_error", "effective_images")
+        return xr.Dataset({key: self._variable(f"{name}_convergence_{key}", name) for key in keys})
 
     def _variable(self, name: str, method: str | None = None) -> xr.DataArray:
         method = method or name
@@ -139,10 +183,47 @@ class Result:
                 )
         return flat
 
+    def rows(self) -> list[dict[str, Any]]:
+        """The summary of each part."""
+        return [part.summary() for part in self]
+
+    def table(self) -> pd.DataFrame:
+        """A row a part; each number with columns for its standard error and the ends of its interval."""
+        import pandas as pd
+
+        return pd.DataFrame([_flat(row) for row in self.rows()], index=pd.Index(self.labels, name="part"))
+
     def plot(self, path: str | Path | None = None) -> Figure:
-        """The paper figure; with `path` (a stem) also written as .pdf and .png."""
-        from erflab.figures.erf import ErfPanel, draw_erf
+        """The paper figure: the maps of one part, or of several the sizes against depth. With `path` (a stem) also written
+        as .pdf and .png, and then each part's maps beside it, the part's label added to the stem.
+        """
         from erflab.figures.style import save
+
+        figure = self._plot_maps() if len(self) == 1 else self._plot_depth()
+        if path is not None:
+            save(figure, Path(path))
+            for label, part in zip(self.labels, self, strict=True) if len(self) > 1 else ():
+                part.plot(
+                    Path(path).with_name(f"{Path(path).name}_{re.sub(r'[^A-Za-z0-9.-]+', '_', label).strip('_')}")
+                )
+        return figure
+
+    def _plot_depth(self) -> Figure:
+        from erflab.figures.depth import DepthPoint, draw_depth
+
+        lines = {
+            method: [DepthPoint.of(part.known_sizes(method), part.attribute("theory")["size"]) for part in self]
+            for method in self.methods
+        }
+        return draw_depth(self.labels, lines, title=self.name)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return str(json.loads(self.parts[0].attrs["model"])["name"])
+
+    def _plot_maps(self) -> Figure:
+        from erflab.figures.erf import ErfPanel, draw_erf
 
         panels = []
         for method in self.methods:
@@ -160,23 +241,48 @@ class Result:
             )
         theory = self.attribute("theory")
         stride = max((s for s in theory["stride"] if s is not None), default=1)
-        title = f"{self.attribute('model')['name']}, {theory['layer']}"
-        figure = draw_erf(panels, title=title, strip=float(stride))
-        if path is not None:
-            save(figure, Path(path))
-        return figure
+        return draw_erf(panels, title=f"{self.name}, {self.labels[0]}", strip=float(stride))
 
     def save(self, path: str | Path) -> Path:
-        """Write `result.nc`, `summary.json` and `provenance.json` into a directory, each atomically. Returns the directory."""
+        """Write `result.nc`, `summary.json` and `provenance.json` into a directory, each atomically. Returns the directory.
+
+        One part stands at the root of `result.nc`; several stand in a group each, named by their labels.
+        `summary.json` is one part's summary, or a list of several.
+        """
         directory = Path(path)
         directory.mkdir(parents=True, exist_ok=True)
-        encoding = {str(n): _ENCODING for n, v in self.dataset.data_vars.items() if v.ndim}
-        write_atomically(
-            directory / "result.nc", lambda to: self.dataset.to_netcdf(to, engine="h5netcdf", encoding=encoding)
-        )
-        write_json(directory / "summary.json", self.summary())
+        write_atomically(directory / "result.nc", self._write)
+        rows = self.rows()
+        write_json(directory / "summary.json", rows[0] if len(self) == 1 else rows)
         write_json(directory / "provenance.json", dict(self.provenance))
         return directory
+
+    def _write(self, file: Path) -> None:
+        if len(self) == 1:
+            _write_part(self.dataset, file)
+            return
+        xr.Dataset(attrs={"format": FORMAT, "parts": as_json(self.labels)}).to_netcdf(file, engine="h5netcdf")
+        for label, part in zip(self.labels, self.parts, strict=True):
+            _write_part(part, file, mode="a", group=label)
+
+
+def _write_part(part: xr.Dataset, file: Path, **where: Any) -> None:
+    encoding = {str(n): _ENCODING for n, v in part.data_vars.items() if v.ndim}
+    part.to_netcdf(file, engine="h5netcdf", encoding=encoding, **where)
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary with one key a number."""
+    flat: dict[str, Any] = {}
+    for name, entry in row.items():
+        if not isinstance(entry, Mapping):
+            flat[name] = entry
+            continue
+        flat[name] = entry["value"]
+        if entry["standard_error"] is not None:
+            low, high = entry["interval"] or (None, None)
+            flat |= {f"{name}_error": entry["standard_error"], f"{name}_low": low, f"{name}_high": high}
+    return flat
 
 
 def load(path: str | Path) -> Result:
@@ -186,16 +292,24 @@ def load(path: str | Path) -> Result:
     if not file.exists():
         raise ResultError(f"no result at {where}; give a run directory or its result.nc.")
     try:
-        with xr.open_dataset(file, engine="h5netcdf") as opened:
-            dataset = opened.load()
+        parts = _read_parts(file)
+    except ResultError:
+        raise
     except Exception as error:  # h5py and h5netcdf raise many kinds on damaged files
         raise ResultError(f"{file} cannot be read as a result: {error}") from error
-    if dataset.attrs.get("format") != FORMAT:
-        raise ResultError(
-            f"{file} has result format {dataset.attrs.get('format')}; this version reads format {FORMAT}."
-        )
     provenance = file.with_name("provenance.json")
-    return Result(dataset, json.loads(provenance.read_text()) if provenance.exists() else {})
+    return Result(parts, json.loads(provenance.read_text()) if provenance.exists() else {})
+
+
+def _read_parts(file: Path) -> tuple[xr.Dataset, ...]:
+    def read(group: str | None) -> xr.Dataset:
+        with xr.open_dataset(file, engine="h5netcdf", group=group) as opened:
+            return opened.load()
+
+    root = read(None)
+    if root.attrs.get("format") != FORMAT:
+        raise ResultError(f"{file} has result format {root.attrs.get('format')}; this version reads format {FORMAT}.")
+    return tuple(map(read, json.loads(root.attrs["parts"]))) if "parts" in root.attrs else (root,)
 
 
 def as_json(value: Any) -> str:

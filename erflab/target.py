@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,42 +104,81 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Run the model to the target and return its units, the chosen channel only if one was chosen."""
-        units = self.layout.fold(_first_tensor(self._run(images), self.layer))
+        result: Tensor = self.tap(self.units(self._run(images)))
+        return result
+
+    def units(self, output: Any) -> Tensor:
+        """What the layer returned, as units [B, C, H', W'], the chosen channel only if one was chosen."""
+        units = self.layout.fold(_first_tensor(output, self.layer))
         if self.channel is not None:
             if self.channel >= units.shape[1]:
                 raise TargetError(
                     f"channel {self.channel} of layer {self.layer!r}, which has {units.shape[1]} channels."
                 )
             units = units[:, self.channel : self.channel + 1]
-        result: Tensor = self.tap(units)
-        return result
+        return units
 
     def _run(self, images: Tensor) -> Any:
         if self._module is None:
             return self.model(images)
-        with _stop_at(self._module, self._call):
-            try:
-                self.model(images)
-            except _StopForward as stop:
-                return stop.output
-        raise TargetError(f"call {self._call} of layer {self.layer!r} was not reached in the forward pass.")
 
-
-@contextmanager
-def _stop_at(module: nn.Module, call: int) -> Iterator[None]:
-    """Within the block, the module's `call`-th run ends the forward pass; the hook goes with the block."""
-    seen = [0]
-
-    def stop(_: nn.Module, __: Any, output: Any) -> None:
-        if seen[0] == call:
+        def stop(output: Any) -> None:
             raise _StopForward(output)
-        seen[0] += 1
 
-    handle = module.register_forward_hook(stop)
-    try:
-        yield
-    finally:
-        handle.remove()
+        try:
+            with self.on_output(stop):
+                self.model(images)
+        except _StopForward as stopped:
+            return stopped.output
+        raise self.not_reached()
+
+    @contextmanager
+    def on_output(self, act: Callable[[Any], None]) -> Iterator[None]:
+        """Within the block, `act` is called with what the layer returns in its call; the hook goes with the block."""
+        seen = [0]
+
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            seen[0] += 1
+            if seen[0] == self._call + 1:
+                act(output)
+
+        module = self.model if self._module is None else self._module
+        handle = module.register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def not_reached(self) -> TargetError:
+        """The error for a forward pass without the layer's call."""
+        return TargetError(f"call {self._call} of layer {self.layer!r} was not reached in the forward pass.")
+
+
+def read_together(
+    trunks: Sequence[Trunk], images: Tensor, readers: Sequence[Callable[[Tensor], Tensor]]
+) -> list[Tensor]:
+    """What each reader makes of its trunk's units [B, C, H', W'], from one forward pass, which ends when all have read.
+
+    Readers run as soon as their layer has, so that nothing later can overwrite what they see in place.
+    """
+    found: dict[int, Tensor] = {}
+
+    def reader(place: int) -> Callable[[Any], None]:
+        def read(output: Any) -> None:
+            found[place] = readers[place](trunks[place].units(output))
+            if len(found) == len(trunks):
+                raise _StopForward(None)
+
+        return read
+
+    with ExitStack() as hooks, suppress(_StopForward):
+        for place, trunk in enumerate(trunks):
+            hooks.enter_context(trunk.on_output(reader(place)))
+        trunks[0].model(images)
+    for place, trunk in enumerate(trunks):
+        if place not in found:
+            raise trunk.not_reached()
+    return [found[place] for place in range(len(trunks))]
 
 
 def _first_tensor(output: Any, layer: str) -> Tensor:

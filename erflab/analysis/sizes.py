@@ -29,6 +29,7 @@ class Quantity:
     value: float | None
     unit: str
     standard_error: float | None = None
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)

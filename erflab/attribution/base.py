@@ -1,4 +1,4 @@
-"""What gradient and occlusion attribution share: the frame of a map, and a batch of normalised images."""
+"""What all attribution shares: the frame of a map, the units aimed at, and a batch of normalised images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,3 +37,32 @@ def pixel_frame(input_size: tuple[int, int], center: tuple[float, float]) -> Fra
     """The frame of a map over all input pixels."""
     y, x = (np.arange(n) - c for n, c in zip(input_size, center, strict=True))
     return Frame(y.tolist(), x.tolist())
+
+
+def window_frame(window: Sequence[int]) -> Frame:
+    """The frame of a map over a window (y0, y1, x0, x1) in px, inclusive, about its own middle."""
+    y0, y1, x0, x1 = window
+    return pixel_frame((y1 - y0 + 1, x1 - x0 + 1), ((y1 - y0) / 2, (x1 - x0) / 2))
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The units of one layer that one backward pass measures, and the window of each that is its own.
+
+    units: indices (row, column). windows: (y0, y1, x0, x1) in px, inclusive, all of one size; empty for one unit that may
+    see any pixel.
+    """
+
+    units: tuple[tuple[int, ...], ...]
+    windows: tuple[tuple[int, ...], ...] = ()
+
+    def read(self, outputs: Float[Tensor, "batch c rows columns"]) -> Float[Tensor, "batch c units"]:
+        """The outputs of the units, copied: a later layer may overwrite its input in place."""
+        rows, columns = (list(index) for index in zip(*self.units, strict=True))
+        return outputs[:, :, rows, columns]
+
+    def gather(self, maps: Float[Tensor, "batch y x"]) -> Float[Tensor, "batch v u"]:
+        """The mean over units of their windows; the whole map for one unit without a window."""
+        if not self.windows:
+            return maps
+        return torch.stack([maps[:, y0 : y1 + 1, x0 : x1 + 1] for y0, y1, x0, x1 in self.windows]).mean(0)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from captum.attr import NeuronGradient
 from jaxtyping import Float
 from torch import Tensor
 
-from erflab.attribution.base import Batch
+from erflab.attribution.base import Aim, Batch
 from erflab.attribution.signs import random_signs
 from erflab.errors import MeasurementError
-from erflab.target import Trunk
+from erflab.target import Trunk, read_together
 
 Selector = Callable[[Tensor], Tensor]
 
@@ -29,58 +30,88 @@ def input_gradient(
     return gradient.detach()
 
 
-def energy(
-    trunk: Trunk, images: Tensor, unit: tuple[int, int], signs: Callable[[int], Tensor]
-) -> Float[Tensor, "batch y x"]:
-    """sum_k (sum_c v_c J[c, k, p])^2 for one sign vector v an image: unbiased for sum_k sum_c J^2.
+@dataclass(frozen=True)
+class Magnitude:
+    """What is differentiated, and what becomes of the gradient.
 
-    `signs` gives them, [B, C], for the number of channels C that the layer turns out to have.
+    select: outputs [B, C, units] and signs [B, C] -> one scalar an image. reduce: gradient [B, K, H, W] -> map [B, H, W].
     """
-    gradient = input_gradient(trunk, images, lambda y: (y[:, :, unit[0], unit[1]] * signs(y.shape[1]).to(y)).sum(1))
-    return gradient.square().sum(1)
+
+    select: Callable[[Tensor, Tensor], Tensor]
+    reduce: Callable[[Tensor], Tensor]
+    random: bool = False
 
 
-def absolute(trunk: Trunk, images: Tensor, unit: tuple[int, int]) -> Float[Tensor, "batch y x"]:
-    """sum_k |sum_c J[c, k, p]|."""
-    return input_gradient(trunk, images, lambda y: y[:, :, unit[0], unit[1]].sum(1)).abs().sum(1)
+MAGNITUDES: dict[str, Magnitude] = {
+    # sum_k (sum_c v_c J[c, k, p])^2 with random signs v: unbiased for sum_k sum_c J^2.
+    "energy": Magnitude(lambda y, v: (y * v[..., None]).sum((1, 2)), lambda g: g.square().sum(1), random=True),
+    # sum_k |sum_c J[c, k, p]|
+    "absolute": Magnitude(lambda y, _: y.sum((1, 2)), lambda g: g.abs().sum(1)),
+    # sum_k sum_c J[c, k, p]
+    "signed": Magnitude(lambda y, _: y.sum((1, 2)), lambda g: g.sum(1)),
+    # sum_k relu(d/dx_k sum_c relu(y_c)), the protocol of Ding et al., CVPR 2022 (RepLKNet).
+    "replknet": Magnitude(lambda y, _: y.relu().sum((1, 2)), lambda g: g.relu().sum(1)),
+}
 
 
-def signed(trunk: Trunk, images: Tensor, unit: tuple[int, int]) -> Float[Tensor, "batch y x"]:
-    """sum_k sum_c J[c, k, p]."""
-    return input_gradient(trunk, images, lambda y: y[:, :, unit[0], unit[1]].sum(1)).sum(1)
+Signs = Callable[[int], Tensor]  # number of channels C -> signs [B, C]
 
 
-def replknet(trunk: Trunk, images: Tensor, unit: tuple[int, int]) -> Float[Tensor, "batch y x"]:
-    """sum_k relu(d/dx_k sum_c relu(y_c)), the protocol of Ding et al., CVPR 2022 (RepLKNet)."""
-    return input_gradient(trunk, images, lambda y: y[:, :, unit[0], unit[1]].relu().sum(1)).relu().sum(1)
+def one_draw(
+    trunk: Trunk, images: Float[Tensor, "batch k y x"], aim: Aim, row: Magnitude, signs: Signs
+) -> Float[Tensor, "batch v u"]:
+    """The map of one draw of signs, through captum."""
 
+    def selector(outputs: Tensor) -> Tensor:
+        y = aim.read(outputs)
+        return row.select(y, signs(y.shape[1]).to(y))
 
-_PLAIN = {"absolute": absolute, "signed": signed, "replknet": replknet}
+    return aim.gather(row.reduce(input_gradient(trunk, images, selector)))
 
 
 def gradient_maps(
-    trunk: Trunk, batch: Batch, unit: tuple[int, int], magnitude: str, *, seed: int = 0, draws: int = 1
-) -> Float[Tensor, "batch y x"]:
-    """One map an image, [B, H, W], of the chosen magnitude (see the functions above).
+    trunk: Trunk, batch: Batch, aim: Aim, magnitude: str, *, seed: int = 0, draws: int = 1
+) -> Float[Tensor, "batch v u"]:
+    """One map an image of the chosen magnitude, through captum.
 
     Raises MeasurementError naming the image if a gradient is not finite.
     """
-    if magnitude == "energy":
-        maps = _sampled_energy(trunk, batch, unit, seed, draws)
-    else:
-        maps = _PLAIN[magnitude](trunk, batch.images, unit)
-    _refuse_non_finite(maps, batch, trunk.layer)
+    row = MAGNITUDES[magnitude]
+    signs = _signs(batch, seed, draws if row.random else 1)
+    maps = torch.stack([one_draw(trunk, batch.images, aim, row, draw) for draw in signs]).mean(0)
+    refuse_non_finite(maps, batch, trunk.layer)
     return maps
 
 
-def _sampled_energy(trunk: Trunk, batch: Batch, unit: tuple[int, int], seed: int, draws: int) -> Tensor:
-    def signs(draw: int) -> Callable[[int], Tensor]:
+def shared_gradient_maps(
+    trunks: Sequence[Trunk], batch: Batch, aims: Sequence[Aim], magnitude: str, *, seed: int = 0, draws: int = 1
+) -> list[Float[Tensor, "batch v u"]]:
+    """As `gradient_maps` for several trunks of one model, from one forward pass and one backward pass a trunk and draw.
+
+    captum runs the model anew for every attribution, so here autograd is asked directly; the numbers are the same.
+    """
+    row = MAGNITUDES[magnitude]
+    signs = _signs(batch, seed, draws if row.random else 1)
+    inputs = batch.images.detach().requires_grad_(True)
+    outputs = read_together(trunks, inputs, [aim.read for aim in aims])
+    maps = []
+    for trunk, aim, y in zip(trunks, aims, outputs, strict=True):
+        scalars = [row.select(y, draw(y.shape[1]).to(y)).sum() for draw in signs]
+        gradients = [torch.autograd.grad(scalar, inputs, retain_graph=True)[0] for scalar in scalars]
+        maps.append(aim.gather(torch.stack([row.reduce(gradient) for gradient in gradients]).mean(0)))
+        refuse_non_finite(maps[-1], batch, trunk.layer)
+    return maps
+
+
+def _signs(batch: Batch, seed: int, draws: int) -> list[Signs]:
+    def of_draw(draw: int) -> Signs:
         return lambda channels: random_signs(seed, batch.indices, channels, draw, batch.images.device)
 
-    return torch.stack([energy(trunk, batch.images, unit, signs(draw)) for draw in range(draws)]).mean(0)
+    return [of_draw(draw) for draw in range(draws)]
 
 
-def _refuse_non_finite(maps: Tensor, batch: Batch, layer: str) -> None:
+def refuse_non_finite(maps: Float[Tensor, "batch y x"], batch: Batch, layer: str) -> None:
+    """Raise MeasurementError naming the images whose map is not finite."""
     bad = ~torch.isfinite(maps).all(dim=2).all(dim=1)
     if bool(bad.any()):
         which = [i for i, b in zip(batch.indices, bad.tolist(), strict=True) if b]

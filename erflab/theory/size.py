@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from torch import nn
 
 from erflab.config import TargetConfig
-from erflab.theory.field import TheoreticalField, theoretical_field
+from erflab.theory.selection import target_fields
 
 
 def smallest_unclipped_size(
     model: nn.Module,
-    layer: str | None,
+    target: TargetConfig,
     *,
     fallback: tuple[int, int],
     limit: int,
     channels: int | None = None,
-    target: TargetConfig | None = None,
 ) -> tuple[int, int] | None:
-    """The smallest square input, a multiple of the total stride, in which the centre unit's field lies unclipped.
+    """The smallest square input, a multiple of the total stride, in which the centre units' fields lie unclipped.
 
-    None if there is none up to `limit` px, or if the field is global or unknown. `fallback` is a size the model takes.
+    None if there is none up to `limit` px, or if a field is global or unknown. `fallback` is a size the model takes.
     """
-    spec = target or TargetConfig()
-
-    def at(size: tuple[int, int]) -> TheoreticalField:
-        return theoretical_field(model, layer, size, channels=channels, layout=spec.layout, grid=spec.grid)
-
-    field = at(fallback)
-    sides = [s for s in field.size if s is not None and math.isfinite(s)]
-    if len(sides) < len(field.size) or field.is_global:
+    centers = replace(target, unit="center")
+    fields = target_fields(model, centers, fallback, channels)
+    sides = [s for field in fields for s in field.size]
+    if any(s is None or math.isinf(s) for s in sides) or any(field.is_global for field in fields):
         return None
-    stride = math.lcm(*field.total_stride)
-    for side in range(math.ceil(max(sides) / stride) * stride, limit + 1, stride):
-        if at((side, side)).is_clipped() is False:
+    stride = math.lcm(*(s for field in fields for s in field.total_stride))
+    for side in range(math.ceil(max(s for s in sides if s) / stride) * stride, limit + 1, stride):
+        found = target_fields(model, centers, (side, side), channels)
+        if all(field.is_clipped() is False for field in found):
             return side, side
     return None

@@ -9,7 +9,7 @@ import xarray as xr
 from torch import nn
 
 from erflab.analysis import moments
-from erflab.attribution.base import Batch
+from erflab.attribution.base import Aim, Batch
 from erflab.attribution.gradient import gradient_maps
 from erflab.errors import ConfigError, UnknownOperationError
 from erflab.target import Trunk
@@ -42,7 +42,7 @@ def measured(model, field, images):
     """Mean energy map, sampled with one sign vector an image."""
     trunk = Trunk(model, field.layer, field.call, field.layout)
     indices = tuple(range(len(images)))
-    maps = gradient_maps(trunk, Batch(images, indices, tuple(map(str, indices))), field.unit, "energy")
+    maps = gradient_maps(trunk, Batch(images, indices, tuple(map(str, indices))), Aim((field.unit,)), "energy")
     return maps.double().mean(0).numpy()
 
 

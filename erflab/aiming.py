@@ -1,0 +1,44 @@
+"""From the field of a unit to how it is read: the trunk that ends at its layer, and the pixels that are its map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from erflab.attribution.base import Aim, Frame, pixel_frame, window_frame
+from erflab.config import GRID, TargetConfig
+from erflab.target import Trunk
+from erflab.theory.field import TheoreticalField
+from erflab.theory.separate import separate_units
+
+
+@dataclass(frozen=True)
+class Target:
+    """One unit of one layer, or a grid of units that are read at once, and where their maps lie."""
+
+    field: TheoreticalField
+    trunk: Trunk
+    aim: Aim
+    frame: Frame
+
+    @property
+    def label(self) -> str:
+        """The layer and the unit."""
+        return f"{self.field.layer} {list(self.field.unit)}"
+
+
+def aim_at(module: nn.Module, field: TheoreticalField, config: TargetConfig, input_size: tuple[int, int]) -> Target:
+    """How the unit of `field` is read, or for target.unit=grid all units whose fields do not overlap.
+
+    Raises MeasurementError where there is no such grid.
+    """
+    channel = None if config.channel == "all" else int(config.channel)
+    trunk = Trunk(module, field.layer, field.call, field.layout, channel)
+    if config.unit != GRID:
+        center = field.center()
+        return Target(field, trunk, Aim((field.unit,)), pixel_frame(input_size, (center[0], center[1])))
+    units = tuple(separate_units(field))
+    boxes = [field.box(unit) for unit in units]
+    windows = tuple(tuple(int(side) for side in box) for box in boxes if box is not None)
+    return Target(replace(field, unit=units[0]), trunk, Aim(units, windows), window_frame(windows[0]))
