@@ -8,6 +8,14 @@ FLAGS = {
     "trf_clipped": "the image border cuts the unit's theoretical field; enlarge images.size or choose unit=center",
     "trf_global": "the theoretical field is the whole image; sizes are relative to this input size",
     "trf_unknown": "no unclipped theoretical field is known; offsets are from the grid cell's centre",
+    "erf_clipped": "the effective field reaches the image border, which cuts it; enlarge images.size",
+    "zero_branches": "weights are all zero, so that whole branches are off and the field is that of the others; "
+    "use trained weights, or re-draw these",
+    "batch_statistics": "batch-norm layers without running statistics mix the images of a batch; set track_running_stats",
+    "channel_sum": "the sum over channels vanishes behind a normalisation over channels, so this map is made of rounding "
+    "errors; use attribution.gradient.magnitude=energy",
+    "dead_images": "the unit is dead on part of the images: the map is that of the others; choose another unit",
+    "underflow": "the map is close to the smallest number that there is; use runtime.dtype=float64",
     "auto_size_fallback": "images.size=auto found no size that holds the whole field; images.fallback_size was taken",
     "untracked": "dependence on the input was lost (.item(), numpy); the theoretical field may be too small",
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",

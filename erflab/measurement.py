@@ -16,6 +16,7 @@ from erflab.aiming import Target, aim_at
 from erflab.attribution.gradient import gradient_maps, shared_gradient_maps
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
 from erflab.attribution.plan import clipped_share, plan_occlusion
+from erflab.checks import all_flags
 from erflab.config import (
     AttributionConfig,
     ErflabConfig,
@@ -36,7 +37,6 @@ from erflab.loader import Loader
 from erflab.models import LoadedModel, build_model, frozen
 from erflab.provenance import circumstances
 from erflab.result import METHODS, Result
-from erflab.theory.field import TheoreticalField
 from erflab.theory.selection import target_fields
 from erflab.theory.size import smallest_unclipped_size
 from erflab.weights import state_sha256
@@ -138,8 +138,8 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
             for target_maps, found in zip(maps, measured, strict=True):
                 target_maps[method] = found
     parts = [
-        as_dataset(found, target.field, target.aim, loaded, images, config, [*flags, *_flags(target.field, found)])
-        for target, found in zip(targets, maps, strict=True)
+        as_dataset(found, t.field, t.aim, loaded, images, config, [*flags, *all_flags(module, t.field, found)])
+        for t, found in zip(targets, maps, strict=True)
     ]
     return Result(tuple(parts), circumstances(started, device))
 
@@ -229,21 +229,3 @@ def _input_size(loaded: LoadedModel, config: ErflabConfig, channels: int | None)
     if found is not None:
         return found, []
     return fallback, [Flag("auto_size_fallback", None, f"{fallback[0]} x {fallback[1]} px")]
-
-
-def _flags(field: TheoreticalField, measured: dict[str, Measured]) -> list[Flag]:
-    stopping = [flag for method, m in measured.items() for flag in m.convergence.flags(method)]
-    return [*_theory_flags(field), *(flag for m in measured.values() for flag in m.flags), *stopping]
-
-
-def _theory_flags(field: TheoreticalField) -> list[Flag]:
-    flags = []
-    if field.untracked:
-        flags.append(Flag("untracked", None, ", ".join(field.untracked[:4])))
-    if field.is_global:
-        flags.append(Flag("trf_global", None, ", ".join(field.causes[:4])))
-    elif field.box() is None:
-        flags.append(Flag("trf_unknown", None, field.reason or "an empty field"))
-    elif field.is_clipped():
-        flags.append(Flag("trf_clipped", None, f"box {field.box()} in {field.input_size} px"))
-    return flags

@@ -1,0 +1,95 @@
+"""What a model, its theoretical field and its measured maps show that may mislead, as flags (`erflab.flags`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from erflab.dataset import Measured
+from erflab.flags import Flag
+from erflab.theory.field import TheoreticalField
+
+BORDER_LEVEL = 0.01
+"""Mean density on the outermost pixels, as a share of the peak, above which the border cuts the effective field. (A Gaussian
+falls to it at three sigma, beyond which lies one percent of its mass.)"""
+
+DEAD_IMAGES = 0.1
+"""Share of images on which the unit is dead, above which the map speaks of few images."""
+
+VANISHING_SUM = 1e-4
+"""|sum over channels| / (sqrt(C) root mean square) below which a sum over channels is zero but for rounding."""
+
+
+def all_flags(module: nn.Module, field: TheoreticalField, measured: Mapping[str, Measured]) -> list[Flag]:
+    """Every flag of one part of a measurement."""
+    flags = [*field_flags(field), *model_flags(module, field)]
+    for method, found in measured.items():
+        flags += [*found.flags, *map_flags(method, found, field), *found.convergence.flags(method)]
+    return flags
+
+
+def field_flags(field: TheoreticalField) -> Iterator[Flag]:
+    """What the theoretical field lacks: a bound, a known box, room in the image."""
+    if field.untracked:
+        yield Flag("untracked", None, ", ".join(field.untracked[:4]))
+    if field.is_global:
+        yield Flag("trf_global", None, ", ".join(field.causes[:4]))
+    elif field.box() is None:
+        yield Flag("trf_unknown", None, field.reason or "an empty field")
+    elif field.is_clipped():
+        yield Flag("trf_clipped", None, f"box {field.box()} in {field.input_size} px")
+
+
+def model_flags(module: nn.Module, field: TheoreticalField) -> Iterator[Flag]:
+    """Weights of zero and statistics of the batch, in the modules that the layer depends on."""
+    assert field.graph is not None
+    upstream = {node.module for node in field.graph.needed([field.graph.layers[field.layer, field.call]])}
+    modules = {name: part for name, part in module.named_modules() if name in upstream}
+    zero = [
+        f"{name}.{kind}" for name, part in modules.items() for kind, p in part.named_parameters(recurse=False)
+        if kind != "bias" and not bool(p.any())
+    ]  # fmt: skip
+    if zero:
+        yield Flag("zero_branches", None, _some(zero))
+    batch = [name for name, part in modules.items() if isinstance(part, _BatchNorm) and part.running_mean is None]
+    if batch:
+        yield Flag("batch_statistics", None, _some(batch))
+
+
+def map_flags(method: str, measured: Measured, field: TheoreticalField) -> Iterator[Flag]:
+    """A unit that is dead on many images, a map near the smallest number, a map cut by the image's border."""
+    totals = np.asarray(measured.sums.totals)
+    dead = float((totals == 0).mean())
+    if DEAD_IMAGES < dead < 1:  # dead on all of them, the map has no size, and that says so
+        yield Flag("dead_images", method, f"{dead:.0%} of {totals.size}")
+    peak = float(measured.sums.mean.abs().max())
+    if 0 < peak < torch.finfo(torch.float32).tiny:
+        yield Flag("underflow", method, f"peak {peak:.1g}")
+    border = _border_level(measured.sums.mean)
+    if border > BORDER_LEVEL and (field.is_global or field.is_clipped() is not False):
+        yield Flag("erf_clipped", method, f"{border:.0%} of the peak")
+
+
+def _border_level(map: Tensor) -> float:
+    """The largest of the four borders' mean values over the peak."""
+    peak = float(map.max())
+    sides = (map[0], map[-1], map[:, 0], map[:, -1])
+    return max(float(side.mean()) for side in sides) / peak if peak > 0 else 0.0
+
+
+def channel_sum_vanishes(outputs: Tensor) -> bool:
+    """Whether the sum over channels of a unit's outputs [B, C, units] is zero but for rounding on every image.
+
+    So it is behind a LayerNorm over channels without weights: `absolute` and `signed` then measure rounding errors.
+    """
+    sums = outputs.sum(1).abs()
+    scale = outputs.square().sum(1).sqrt()
+    return outputs.shape[1] > 1 and bool((scale > 0).any()) and bool((sums <= VANISHING_SUM * scale).all())
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
