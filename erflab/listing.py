@@ -108,8 +108,10 @@ def _notes(table: LayerTable) -> list[str]:
     rows = [row for row in table if row.field is not None]
     holes = dict.fromkeys(row.gaps.reason for row in rows if row.gaps.reason and not row.is_global)
     sigmas = dict.fromkeys(row.prediction.reason for row in rows if row.prediction.reason)
+    cut = sum(map(_is_cut, rows))
     return [
         "holes: the share of its box that the centre unit does not see; sigma: of its field, as the weights predict it",
+        *([f"* the image cuts the field (layers: {cut}); sigma is that of the part inside"] if cut else []),
         *(f"no holes told where: {reason}" for reason in holes),
         *(f"no sigma told where: {reason}" for reason in sigmas),
     ]
@@ -125,7 +127,14 @@ def _cells(row: LayerRow) -> list[str]:
 
 
 def _predicted(row: LayerRow) -> list[str]:
-    return [_number(row.predicted_sigma, ".2f"), _number(row.predicted_over_trf, ".3f")]
+    """Sigma, starred where the image cuts the field, and its ratio to the TRF."""
+    star = "*" if _is_cut(row) else ""
+    return [star + _number(row.predicted_sigma, ".2f"), _number(row.predicted_over_trf, ".3f")]
+
+
+def _is_cut(row: LayerRow) -> bool:
+    """Whether sigma is that of a part: the image cuts a field that does end somewhere."""
+    return row.predicted_sigma is not None and bool(row.clipped) and not row.is_global
 
 
 def _number(value: float | None, form: str) -> str:

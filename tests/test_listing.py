@@ -63,6 +63,14 @@ def test_without_predictions(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no sigma told where: not asked for" in printed
 
 
+def test_a_sigma_cut_by_the_image_is_starred(capsys: pytest.CaptureFixture[str]) -> None:
+    print_fields(["model=resnet18", "images.size=96", "--layers", "^layer[12]$"])
+    printed = capsys.readouterr().out
+    assert line_of("layer1", printed)[-2][0] != "*"
+    assert line_of("layer2", printed)[-2][0] == "*"  # 99 px
+    assert "* the image cuts the field (layers: 1); sigma is that of the part inside" in " ".join(printed.split())
+
+
 class Row(nn.Module):
     """Dilated, so with holes, then an operation that the mean field has no rule for."""
 

@@ -114,6 +114,11 @@ class LayerRow:
         return self.gaps.value
 
     @property
+    def clipped(self) -> bool | None:
+        """Whether the image cuts the centre unit's field, so that its sigma holds at this input size; None if unknown."""
+        return None if self.field is None else self.field.is_clipped()
+
+    @property
     def predicted_sigma(self) -> float | None:
         """Sigma of the centre unit's predicted field in px, or None (`prediction` says why)."""
         return self.prediction.value
@@ -140,7 +145,7 @@ class LayerRow:
         for name, values in columns.items():
             row |= {f"{name}_{axis}": _plain(value) for axis, value in zip(axes, values, strict=True)}
         row |= {"aligned": self.aligned, "is_global": self.is_global, "causes": " ".join(self.causes)}
-        row |= {"holes": self.holes, "holes_reason": self.gaps.reason}
+        row |= {"clipped": self.clipped, "holes": self.holes, "holes_reason": self.gaps.reason}
         row |= {"predicted_sigma": self.predicted_sigma, "predicted_over_trf": self.predicted_over_trf}
         return row | {"predicted_reason": self.prediction.reason}
 

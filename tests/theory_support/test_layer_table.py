@@ -71,6 +71,7 @@ def test_calls_of_a_reused_module() -> None:
     table = theoretical_fields(Twice(), (16, 16))
     assert [(row.layer, row.call, row.size) for row in table[:2]] == [("conv", 0, (3, 3)), ("conv", 1, (5, 5))]
     assert table["conv"].call == 1
+    assert [row.clipped for row in table[:2]] == [False, False]
 
 
 def test_files(resnet: LayerTable, tmp_path: Path) -> None:
@@ -84,6 +85,11 @@ def test_files(resnet: LayerTable, tmp_path: Path) -> None:
         "layer": "maxpool", "module": "MaxPool2d", "trf_y": "11", "stride_x": "4",
     }  # fmt: skip
     assert (records[3]["trf_y"], records[3]["aligned"], records[3]["output"]) == (11, True, "64x32x24")
+    assert [resnet[layer].clipped for layer in ("maxpool", "layer2", "fc")] == [
+        False,
+        True,
+        None,
+    ]  # layer2: 99 of 96 px
     assert (records[-1]["trf_y"], records[-1]["stride_y"], rows[-1]["stride_y"]) == ("inf", None, "")
     assert list(resnet.to_dataframe()["layer"]) == [row.layer for row in resnet]
 
