@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from erflab.compose import config_directory, register, to_config
 from erflab.config import ErflabConfig
@@ -85,7 +86,7 @@ def render(table: LayerTable, name: str) -> Table:
     rows, columns = (str(n) for n in table.input_size[-2:])
     made = Table(
         title=f"{name} at {rows} x {columns} px: theoretical and predicted receptive fields, sizes in px",
-        caption="\n".join(_notes(table)),
+        caption=Text("\n".join(_notes(table))),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from erflab.analysis.sizes import mean_side
-from erflab.errors import TargetError, UnknownOperationError, closest
+from erflab.errors import TargetError, TheoryError, closest
+from erflab.target import OUTPUT
 from erflab.theory.field import TheoreticalField
 from erflab.theory.support import AXES
 
@@ -30,6 +31,11 @@ class Finding:
 
 
 NOT_ASKED = Finding(reason="not asked for")
+
+
+def lost(field: TheoreticalField) -> str:
+    """The reason why nothing is told of a field that may be larger than it seems."""
+    return f"the dependence on the image was lost in {', '.join(name or OUTPUT for name in field.untracked)}"
 
 
 @dataclass(frozen=True)
@@ -98,13 +104,13 @@ class LayerRow:
 
         It takes a walk through the layers below, so it is found when first asked for.
         """
-        if self.field is None:
-            return Finding(reason=NO_GRID)
-        if self.field.is_global or self.field.untracked:
-            return Finding(reason="the field is global" if self.field.is_global else "dependence was lost on the way")
+        if self.field is None or self.field.is_global:
+            return Finding(reason=NO_GRID if self.field is None else "the field is global")
+        if self.field.untracked:
+            return Finding(reason=lost(self.field))
         try:
             found = self.field.support()
-        except UnknownOperationError as error:
+        except TheoryError as error:
             return Finding(reason=str(error))
         return Finding(1 - found.density) if found.area else Finding(reason="the unit sees no pixel")
 

@@ -15,7 +15,7 @@ from erflab.models import frozen
 from erflab.target import OUTPUT
 from erflab.theory.box import TooLargeError, core
 from erflab.theory.field import TheoreticalField, read_layer
-from erflab.theory.layer_table import NO_GRID, Finding, LayerRow, LayerTable
+from erflab.theory.layer_table import NO_GRID, Finding, LayerRow, LayerTable, lost
 from erflab.theory.predicted import Predictor
 from erflab.theory.runs import LayerKey, Traces, input_channels
 from erflab.theory.trace import Value
@@ -75,6 +75,8 @@ def _value(row: LayerRow) -> Value | None:
 
 
 def _predict(predictor: Predictor, field: TheoreticalField) -> Finding:
+    if field.untracked:
+        return Finding(reason=lost(field))
     try:
         return Finding(predictor.predict(field).sigma)
     except (TheoryError, MeasurementError) as error:

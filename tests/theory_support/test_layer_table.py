@@ -17,6 +17,7 @@ import erflab
 from erflab.errors import TargetError, TheoryError
 from erflab.theory.layer_table import NO_GRID, LayerRow, LayerTable
 from erflab.theory.layers import theoretical_fields, with_predictions
+from erflab.theory.support import SUPPORT
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +129,27 @@ class Lost(nn.Module):
         return x * x.mean().item()
 
 
+class Unruled(nn.Module):
+    """An operation that the table of boxes knows and, for the time of a test, that of sets does not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.roll(2, 3)
+
+
+def test_a_set_without_a_rule_leaves_the_rest_of_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(SUPPORT, "aten.roll")
+    table = theoretical_fields(nn.Sequential(nn.Conv2d(3, 4, 3, dilation=2), Unruled()), (32, 32))
+    assert table["0"].holes == pytest.approx(0.64)
+    assert (table["1"].size, table["1"].holes) == ((5, 5), None)
+    assert "no support rule for operation 'aten.roll', met in module '1'" in str(table["1"].gaps.reason)
+
+
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
         (nn.AdaptiveAvgPool2d(1), "the layer has no grid of more than one unit"),
         (nn.Softmax(2), "the field is global"),
-        (Lost(), "dependence was lost on the way"),
+        (Lost(), "the dependence on the image was lost in 1"),
     ],
 )
 def test_why_there_are_no_holes(layer: nn.Module, reason: str) -> None:
@@ -195,19 +211,24 @@ def without_weights(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 @pytest.mark.parametrize(
-    ("layer", "size", "reason"),
+    ("layer", "reason"),
     [
-        (Cumulated(), (12, 12), "no energy rule for operation 'aten.cumsum', met in module '1'"),
-        (without_weights(nn.Conv2d(4, 4, 3)), (12, 12), "the map is zero everywhere"),
+        (Cumulated(), "no energy rule for operation 'aten.cumsum', met in module '1'"),
+        (without_weights(nn.Conv2d(4, 4, 3)), "the map is zero everywhere"),
     ],
 )
-def test_why_there_is_no_predicted_sigma(layer: nn.Module, size: tuple[int, ...], reason: str) -> None:
-    table = theoretical_fields(nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.ReLU()), size, predicted=True)
+def test_why_there_is_no_predicted_sigma(layer: nn.Module, reason: str) -> None:
+    table = theoretical_fields(nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.ReLU()), (12, 12), predicted=True)
     assert table["0"].predicted_sigma is not None
     for name in ("1", "2"):
         assert (table[name].predicted_sigma, table[name].predicted_over_trf) == (None, None)
         assert reason in str(table[name].prediction.reason)
         assert reason in table[name].record()["predicted_reason"]
+
+
+def test_no_predicted_sigma_where_the_dependence_was_lost() -> None:
+    row = theoretical_fields(nn.Sequential(nn.Conv2d(3, 4, 3), Lost()), (12, 12), predicted=True)["1"]
+    assert (row.predicted_sigma, row.prediction.reason) == (None, "the dependence on the image was lost in 1")
 
 
 def test_no_predicted_sigma_on_a_line() -> None:
