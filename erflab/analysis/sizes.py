@@ -78,14 +78,14 @@ def measure_sizes(
         "share_outside_trf": Quantity(share_outside(map, box) if box else None, "1"),
         **_fit_quantities(fit),
     }
-    side = _mean_side(trf_size)
+    side = mean_side(trf_size)
     for name in ("sigma", "luo_size", "square_0.9545"):
         size = quantities[name].value
         quantities[f"{name}_over_trf"] = Quantity(size / side if side and size is not None else None, "1")
     return Sizes(about, fit, quantities)
 
 
-def _mean_side(size: Sequence[float | None]) -> float | None:
+def mean_side(size: Sequence[float | None]) -> float | None:
     """Geometric mean of the field's sides, None where one is unknown or unbounded."""
     sides = [s for s in size if s is not None and math.isfinite(s) and s > 0]
     return math.sqrt(sides[0] * sides[1]) if len(sides) == len(size) == 2 else None

@@ -71,11 +71,11 @@ class TheoreticalField:
 
     @property
     def stride(self) -> tuple[int | None, ...]:
-        """Px between the fields of neighbouring units per axis."""
+        """Px between the fields of neighbouring units per axis; None too where units see nothing (behind a cut)."""
         if self.pattern is None:
             return (None,) * len(self.grid)
         found = zip(self.pattern.period, self.pattern.shift, self.size, strict=True)
-        return tuple(int(shift) if period == 1 and size != math.inf else None for period, shift, size in found)
+        return tuple(int(shift) if period == 1 and size not in (0, math.inf) else None for period, shift, size in found)
 
     @property
     def padding(self) -> tuple[int | None, ...]:

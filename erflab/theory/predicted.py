@@ -10,8 +10,8 @@ about sqrt(2); and training makes weights coherent with each other and with whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from erflab.analysis import moments
 from erflab.errors import ConfigError, TheoryError, closest
 from erflab.models import frozen
 from erflab.theory.field import TheoreticalField, Unit, theoretical_field
+from erflab.theory.meanfield import Factors
+from erflab.theory.moments import Moments
 from erflab.theory.propagation import Energies, energy_rule, expected_factors, observed_factors, pull_back
 from erflab.theory.runs import input_channels
 from erflab.theory.trace import Graph, Node, Value, trace
@@ -106,22 +108,63 @@ def predicted_field(
         TargetError, TheoryError: as for `theoretical_field`; and a prediction that is not finite.
     """
     field = theoretical_field(model, layer, input_size, unit, channels=channels, layout=layout, grid=grid)
-    shape = (1, channels or input_channels(model), *field.input_size)
-    _check(variant, images, shape)
-    with frozen(model), torch.no_grad():
-        graph = _record(model, shape)
-        target = graph.layers[field.layer, field.call]
-        nodes = graph.needed([target])
-        seed = _seed(model, images, target, field)
-        batch = [None] if images is None else list(images.to(seed).split(1))
-        found = [_one_pass(graph, nodes, target, seed, image) for image in batch]
-    return PredictedField(
-        map=_as_map(sum(energy for energy, _ in found) / len(found), field),
-        variant=variant,
-        layer_energy=_layer_energy(graph, [totals for _, totals in found]),
-        assumptions=(_INCOHERENT, _SOURCES[variant], *_notes(nodes)),
-        field=field,
-    )
+    return Predictor(model, field.input_size, variant=variant, images=images, channels=channels).predict(field)
+
+
+class Predictor:
+    """Predicts the fields of any layers of one model at one input size: a backward pass a layer.
+
+    What layers share is done once: the recorded run, and in variant "data_free" the moments carried forward, as far as a
+    layer asks for them. So a layer before an operation without a rule is predicted, and a layer behind it is refused.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        input_size: Sequence[int] = (224, 224),
+        *,
+        variant: str = "data_free",
+        images: Tensor | None = None,
+        channels: int | None = None,
+    ) -> None:
+        """Record the model; arguments and errors as for `predicted_field`."""
+        shape = (1, channels or input_channels(model), *(int(n) for n in input_size))
+        _check(variant, images, shape)
+        with frozen(model):
+            self.graph = _record(model, shape)
+        self.variant = variant
+        self._like = _like(model, images)
+        self._images = [] if images is None else list(images.to(self._like).split(1))
+        self._moments: dict[Value, Moments] = {}
+        self._factors: dict[Node, Factors] = {}
+
+    @torch.no_grad()
+    def predict(self, field: TheoreticalField) -> PredictedField:
+        """The energy field of one unit: the one that `field`, read at the same input size, means by default.
+
+        Raises UnknownOperationError and TheoryError as `predicted_field` does.
+        """
+        field = replace(field, unit=field.resolve())
+        target = self.graph.layers[field.layer, field.call]
+        nodes = self.graph.needed([target])
+        seed = _seed(self._like, target, field)
+        passes = [pull_back(nodes, factors, target, seed) for factors in self._factors_of(nodes)]
+        return PredictedField(
+            map=_as_map(sum(_at_input(self.graph, energies) for energies in passes) / len(passes), field),
+            variant=self.variant,
+            layer_energy=_layer_energy(self.graph, [energies.totals for energies in passes]),
+            assumptions=(_INCOHERENT, _SOURCES[self.variant], *_notes(nodes)),
+            field=field,
+        )
+
+    def _factors_of(self, nodes: Sequence[Node]) -> Iterator[dict[Node, Factors]]:
+        """The factors of every pass: one an image, or the expected ones."""
+        if self.variant == "calibrated":
+            yield from (observed_factors(self.graph, nodes, image) for image in self._images)
+        else:
+            new = [node for node in nodes if node not in self._factors]
+            self._factors |= expected_factors(self.graph, new, self._like, self._moments)
+            yield self._factors
 
 
 def _check(variant: str, images: Tensor | None, shape: tuple[int, ...]) -> None:
@@ -150,10 +193,14 @@ def _lacks_data(node: Node) -> bool:
     return any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves((node.args, node.kwargs)))
 
 
-def _seed(model: nn.Module, images: Tensor | None, target: Value, field: TheoreticalField) -> Tensor:
-    """Energy 1 in every channel of the unit, of the weights' dtype and device (the images', if there are no weights)."""
+def _like(model: nn.Module, images: Tensor | None) -> Tensor:
+    """A tensor of the weights' dtype and device (the images', if there are no weights)."""
     fallback = torch.empty(0) if images is None else images
-    like = next((p for p in model.parameters() if p.is_floating_point()), fallback)
+    return next((p.detach() for p in model.parameters() if p.is_floating_point()), fallback)
+
+
+def _seed(like: Tensor, target: Value, field: TheoreticalField) -> Tensor:
+    """Energy 1 in every channel of the unit."""
     seed = like.new_zeros(target.shape)
     one = field.layout.fold(seed)
     for axis, index in enumerate(field.unit, 2):
@@ -162,19 +209,8 @@ def _seed(model: nn.Module, images: Tensor | None, target: Value, field: Theoret
     return seed
 
 
-def _one_pass(
-    graph: Graph, nodes: Sequence[Node], target: Value, seed: Tensor, image: Tensor | None
-) -> tuple[Tensor, dict[Value, float]]:
-    """The energy at every pixel, [*image axes] in float64, and that at every value passed."""
-    if image is None:
-        factors = expected_factors(graph, nodes, seed)
-    else:
-        factors = observed_factors(graph, nodes, image)
-    energies = pull_back(nodes, factors, target, seed)
-    return _at_input(graph, energies), energies.totals
-
-
 def _at_input(graph: Graph, energies: Energies) -> Tensor:
+    """The energy at every pixel, [*image axes] in float64."""
     energy = energies.known.get(graph.input)
     if energy is None:
         return torch.zeros(graph.input_size, dtype=torch.float64)

@@ -30,10 +30,15 @@ def energy_rule(node: Node) -> EnergyRule:
     return rule
 
 
-def expected_factors(graph: Graph, nodes: Sequence[Node], like: Tensor) -> dict[Node, Factors]:
-    """Every node's factors for white Gaussian images, by moments carried forward, of `like`'s dtype and device."""
+def expected_factors(
+    graph: Graph, nodes: Sequence[Node], like: Tensor, moments: dict[Value, Moments]
+) -> dict[Node, Factors]:
+    """Every node's factors for white Gaussian images, by moments carried forward, of `like`'s dtype and device.
+
+    `moments` holds what earlier calls have found, and takes what this one finds.
+    """
     one = like.new_ones((1,) * len(graph.input.shape))
-    moments = {graph.input: Moments(torch.zeros_like(one), one)}
+    moments.setdefault(graph.input, Moments(torch.zeros_like(one), one))
     factors: dict[Node, Factors] = {}
     for node in nodes:
         outputs, factors[node] = energy_rule(node).expect(Call(node, moments), *node.args, **node.kwargs)
