@@ -9,8 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from erflab.attribution.base import Aim
+from erflab.config import RuntimeConfig
 from erflab.dataset import Measured
-from erflab.flags import Flag
+from erflab.errors import FlaggedError
+from erflab.flags import FLAGS, Flag
+from erflab.result import Result
+from erflab.target import Trunk
 from erflab.theory.field import TheoreticalField
 
 BORDER_LEVEL = 0.01
@@ -81,14 +86,30 @@ def _border_level(map: Tensor) -> float:
     return max(float(side.mean()) for side in sides) / peak if peak > 0 else 0.0
 
 
-def channel_sum_vanishes(outputs: Tensor) -> bool:
-    """Whether the sum over channels of a unit's outputs [B, C, units] is zero but for rounding on every image.
+def channel_sum_flag(trunk: Trunk, aim: Aim, images: Tensor) -> Iterator[Flag]:
+    """Whether the sum over channels of the unit's outputs is zero but for rounding on every one of a few images.
 
-    So it is behind a LayerNorm over channels without weights: `absolute` and `signed` then measure rounding errors.
+    So it is behind a LayerNorm over channels without weights, and then a gradient of that sum is made of rounding errors.
     """
-    sums = outputs.sum(1).abs()
-    scale = outputs.square().sum(1).sqrt()
-    return outputs.shape[1] > 1 and bool((scale > 0).any()) and bool((sums <= VANISHING_SUM * scale).all())
+    with torch.no_grad():
+        outputs = aim.read(trunk(images))
+    sums, scale = outputs.sum(1).abs(), outputs.square().sum(1).sqrt()
+    if outputs.shape[1] > 1 and bool((scale > 0).any()) and bool((sums <= VANISHING_SUM * scale).all()):
+        yield Flag(
+            "channel_sum", "gradient", f"{float((sums / scale.clamp(min=1e-300)).max()):.0e} of the channels' norm"
+        )
+
+
+def refuse_flags(result: Result, runtime: RuntimeConfig) -> None:
+    """With runtime.strict, raise FlaggedError, which holds the result, for flags that runtime.accept does not name."""
+    parts = zip(result.labels, result, strict=True) if runtime.strict else ()
+    raised = {f"{label}: {flag}" for label, part in parts for flag in part.flags if flag.code not in runtime.accept}
+    if raised:
+        raise FlaggedError(
+            f"runtime.strict refuses {len(raised)} flag(s): {'; '.join(sorted(raised))}. Accept a flag by its name, "
+            f"runtime.accept=[{', '.join(FLAGS)}].",
+            result,
+        )
 
 
 def _some(names: list[str]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from erflab.errors import ConfigError, closest
+from erflab.flags import FLAGS
 
 MAGNITUDES = ("energy", "absolute", "signed", "replknet")
 LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
@@ -277,6 +278,8 @@ class RuntimeConfig:
     seed: int = option(0, "seed of the random signs")
     progress: bool = option(True, "show progress bars and the final table")
     figures: bool = option(True, "draw the figures")
+    strict: bool = option(False, "end with an error if a flag was raised (the result is saved first)")
+    accept: list[str] = option([], "flags that runtime.strict lets pass, such as [trf_global]")
     allow: list[str] = option([], "further package prefixes that model._target_ and images._target_ may name")
 
     def __post_init__(self) -> None:
@@ -285,6 +288,8 @@ class RuntimeConfig:
         _at_least("runtime.batch_size", self.batch_size, 1, or_word="auto")
         if self.threads is not None:
             _at_least("runtime.threads", self.threads, 1)
+        for code in self.accept:
+            _one_of("runtime.accept", code, tuple(FLAGS))
         if self.tolerance is not None and not 0 < self.tolerance < 1:
             raise ConfigError(f"runtime.tolerance is {self.tolerance!r}; give a share between 0 and 1, such as 0.01.")
 

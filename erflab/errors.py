@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ErflabError(Exception):
@@ -36,6 +37,14 @@ class UnknownOperationError(TheoryError):
 
 class MeasurementError(ErflabError):
     """A measurement that gave no usable number (non-finite gradients, a map of zeros)."""
+
+
+class FlaggedError(MeasurementError):
+    """A result with flags that runtime.strict does not let pass; it is complete, and kept in `result`."""
+
+    def __init__(self, message: str, result: Any) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class ResultError(ErflabError):

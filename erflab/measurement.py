@@ -16,7 +16,7 @@ from erflab.aiming import Target, aim_at
 from erflab.attribution.gradient import gradient_maps, shared_gradient_maps
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
 from erflab.attribution.plan import clipped_share, plan_occlusion
-from erflab.checks import all_flags
+from erflab.checks import all_flags, channel_sum_flag, refuse_flags
 from erflab.config import (
     AttributionConfig,
     ErflabConfig,
@@ -40,6 +40,9 @@ from erflab.result import METHODS, Result
 from erflab.theory.selection import target_fields
 from erflab.theory.size import smallest_unclipped_size
 from erflab.weights import state_sha256
+
+# Magnitudes of the sum over a unit's channels, which may vanish.
+SUMMED = ("absolute", "signed")
 
 # Readings from clipped units above this share raise the flag.
 CLIPPED_READINGS = 0.5
@@ -111,7 +114,9 @@ def measure(
         model, str(config.model._target_), None, "as given", state_sha256(model), mean=None, std=None, input_size=None
     )
     with frozen(model), _home(model):
-        return _measure(described, source, config, [])
+        result = _measure(described, source, config, [])
+    refuse_flags(result, config.runtime)
+    return result
 
 
 @contextlib.contextmanager
@@ -154,6 +159,7 @@ def _methods(targets: list[Target], loader: Loader, config: ErflabConfig) -> Ite
 
 
 def _gradient(targets: list[Target], loader: Loader, config: GradientConfig, runtime: RuntimeConfig) -> list[Measured]:
+    few = loader.load(range(min(4, len(loader.images)))).images
     power = "^2" if config.magnitude == "energy" else ""
     found = [
         Measured(
@@ -162,6 +168,7 @@ def _gradient(targets: list[Target], loader: Loader, config: GradientConfig, run
             Convergence(len(loader.images), runtime.tolerance),
             config.magnitude,
             f"(output/input){power}",
+            flags=tuple(channel_sum_flag(target.trunk, target.aim, few) if config.magnitude in SUMMED else ()),
         )
         for target in targets
     ]

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
 from erflab.measurement import run
 from erflab.result import Result
@@ -37,6 +38,7 @@ def run_and_save(config: ErflabConfig, directory: Path) -> Result:
         for flag in flags:
             console.print(f"[yellow]![/] {flag}", highlight=False)
     print(directory, flush=True)
+    refuse_flags(result, config.runtime)
     return result
 
 

@@ -34,7 +34,8 @@ def input_gradient(
 class Magnitude:
     """What is differentiated, and what becomes of the gradient.
 
-    select: outputs [B, C, units] and signs [B, C] -> one scalar an image. reduce: gradient [B, K, H, W] -> map [B, H, W].
+    select: outputs [B, C, units] and signs [B, C] -> one scalar an image. reduce: gradient [B, K, H, W] -> map [B, H, W], in
+    float64, since the square of 1e-20 is no float32.
     """
 
     select: Callable[[Tensor, Tensor], Tensor]
@@ -66,7 +67,7 @@ def one_draw(
         y = aim.read(outputs)
         return row.select(y, signs(y.shape[1]).to(y))
 
-    return aim.gather(row.reduce(input_gradient(trunk, images, selector)))
+    return aim.gather(row.reduce(input_gradient(trunk, images, selector).double()))
 
 
 def gradient_maps(
@@ -98,7 +99,7 @@ def shared_gradient_maps(
     for trunk, aim, y in zip(trunks, aims, outputs, strict=True):
         scalars = [row.select(y, draw(y.shape[1]).to(y)).sum() for draw in signs]
         gradients = [torch.autograd.grad(scalar, inputs, retain_graph=True)[0] for scalar in scalars]
-        maps.append(aim.gather(torch.stack([row.reduce(gradient) for gradient in gradients]).mean(0)))
+        maps.append(aim.gather(torch.stack([row.reduce(gradient.double()) for gradient in gradients]).mean(0)))
         refuse_non_finite(maps[-1], batch, trunk.layer)
     return maps
 
