@@ -6,34 +6,35 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from erflab.accumulate import MapSums
 from erflab.attribution.base import pixel_frame
-from erflab.attribution.gradient import gradient_maps
+from erflab.attribution.methods import PIXEL_METHODS
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
 from erflab.attribution.plan import clipped_share, plan_occlusion
 from erflab.config import (
     AttributionConfig,
+    BaselineConfig,
     ErflabConfig,
-    GradientConfig,
     ImagesConfig,
+    MethodConfig,
     ModelConfig,
     OcclusionConfig,
     RuntimeConfig,
     TargetConfig,
 )
 from erflab.dataset import Measured, as_dataset
-from erflab.errors import ConfigError, closest
 from erflab.flags import Flag
 from erflab.hardware import choose_device, full_precision, threads
 from erflab.images import ImageSource, TensorImages, open_images
 from erflab.loader import Loader
 from erflab.models import LoadedModel, build_model, frozen
 from erflab.provenance import circumstances
-from erflab.result import METHODS, Result
+from erflab.result import Result
 from erflab.target import Trunk
 from erflab.theory.field import TheoreticalField, theoretical_field
 from erflab.theory.size import smallest_unclipped_size
@@ -64,10 +65,9 @@ def measure(
     method: str | Sequence[str] = "gradient",
     magnitude: str = "energy",
     *,
-    gradient: GradientConfig | None = None,
-    occlusion: OcclusionConfig | None = None,
     target: TargetConfig | None = None,
     runtime: RuntimeConfig | None = None,
+    **settings: MethodConfig,
 ) -> Result:
     """Measure the effective receptive field of one unit of your own model on your own images.
 
@@ -77,24 +77,19 @@ def measure(
             further).
         layer: dotted module name, "name:k" for the k-th call; None for the last spatial one.
         unit: "center", "corner" or [i, j] on the layer's grid.
-        method: "gradient", "occlusion" or both.
+        method: "gradient", "occlusion", "input_x_gradient", "integrated_gradients", "guided_backprop" or "deeplift", or a
+            list of them.
         magnitude: of the gradient: "energy", "absolute", "signed" or "replknet".
-        gradient, occlusion, target, runtime: further settings (`erflab.config`); `layer`, `unit` and `magnitude` override.
+        target, runtime: further settings (`erflab.config`); `layer`, `unit` and `magnitude` override.
+        **settings: those of a method by its name: `integrated_gradients=IntegratedGradientsConfig(steps=64)`.
 
     Raises:
         ErflabError: of the kind that names what was wrong.
     """
-    methods = [method] if isinstance(method, str) else list(method)
-    for name in methods:
-        if name not in METHODS:
-            raise ConfigError(f"method {name!r}; choose from {', '.join(METHODS)}.{closest(name, METHODS)}")
     source = TensorImages(images) if isinstance(images, Tensor) else images
-    chosen = AttributionConfig(
-        gradient=dataclasses.replace(gradient or GradientConfig(), magnitude=magnitude)
-        if "gradient" in methods
-        else None,
-        occlusion=(occlusion or OcclusionConfig()) if "occlusion" in methods else None,
-    )
+    chosen = AttributionConfig.choosing([method] if isinstance(method, str) else list(method), settings)
+    if chosen.gradient is not None:
+        chosen.gradient = dataclasses.replace(chosen.gradient, magnitude=magnitude)
     spec = target or TargetConfig()
     config = ErflabConfig(
         model=ModelConfig(_target_=f"{type(model).__module__}.{type(model).__qualname__}"),
@@ -139,23 +134,25 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
         channel = None if config.target.channel == "all" else int(config.target.channel)
         trunk = Trunk(module, field.layer, field.call, field.layout, channel)
         maps: dict[str, Measured] = {}
-        if config.attribution.gradient is not None:
-            maps["gradient"] = _gradient(trunk, loader, field, config.attribution.gradient, config.runtime.seed)
-        if config.attribution.occlusion is not None:
-            maps["occlusion"] = _occlusion(trunk, loader, field, config.attribution.occlusion)
+        for name, options in config.attribution.chosen.items():
+            if name in PIXEL_METHODS:
+                maps[name] = _by_pixel(name, trunk, loader, field, options, config.runtime.seed)
+            else:
+                maps[name] = _occlusion(trunk, loader, field, options)
     flags = [*flags, *_theory_flags(field), *(f for m in maps.values() for f in m.flags)]
     dataset = as_dataset(maps, field, loaded, images, config, flags)
     return Result(dataset, circumstances(started, device))
 
 
-def _gradient(trunk: Trunk, loader: Loader, field: TheoreticalField, config: GradientConfig, seed: int) -> Measured:
-    unit = (field.unit[0], field.unit[1])
+def _by_pixel(name: str, trunk: Trunk, loader: Loader, field: TheoreticalField, config: Any, seed: int) -> Measured:
+    method, unit, center = PIXEL_METHODS[name], (field.unit[0], field.unit[1]), field.center()
+    fill = _fill(config.baseline, config.blur, loader) if isinstance(config, BaselineConfig) else None
     sums = MapSums(loader.size, loader.device)
-    for batch in loader.batches("gradient"):
-        sums.update(gradient_maps(trunk, batch, unit, config.magnitude, seed=seed, draws=config.draws), batch.scenes)
-    center = field.center()
-    power = "^2" if config.magnitude == "energy" else ""
-    return Measured(sums, pixel_frame(loader.size, (center[0], center[1])), config.magnitude, f"(output/input){power}")
+    for batch in loader.batches(name):
+        against = dataclasses.replace(batch, baseline=fill(batch) if fill else None)
+        sums.update(method.maps(trunk, against, unit, config, seed), batch.scenes)
+    frame = pixel_frame(loader.size, (center[0], center[1]))
+    return Measured(sums, frame, config.magnitude, method.map_unit(config.magnitude))
 
 
 def _occlusion(trunk: Trunk, loader: Loader, field: TheoreticalField, config: OcclusionConfig) -> Measured:
@@ -171,12 +168,12 @@ def _occlusion(trunk: Trunk, loader: Loader, field: TheoreticalField, config: Oc
     return Measured(sums, plan.frame, f"{plan.patch} px patch", "output^2", plan.counts(), flags)
 
 
-def _fill(baseline: str, patch: int, loader: Loader) -> Fill:
+def _fill(baseline: str, blur: int, loader: Loader) -> Fill:
     if baseline == "mean":
         return constant_fill(loader.mean_colour())
     if baseline == "zero":
         return constant_fill([0.0] * loader.shape[0])
-    return blurred_fill(patch) if baseline == "blur" else loader.next_images
+    return blurred_fill(blur) if baseline == "blur" else loader.next_images
 
 
 def _input_size(loaded: LoadedModel, config: ErflabConfig, channels: int | None) -> tuple[tuple[int, int], list[Flag]]:

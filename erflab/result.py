@@ -15,10 +15,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from erflab.analysis.sizes import Sizes, measure_sizes
+from erflab.config import METHODS
 from erflab.errors import MeasurementError, ResultError
 from erflab.flags import Flag
 
-METHODS = ("gradient", "occlusion")
 FORMAT = 1
 _ENCODING = {"zlib": True, "shuffle": True, "complevel": 4}
 

@@ -99,7 +99,6 @@ class Trunk(nn.Module):
             raise TargetError(f"no layer {layer!r} in the model.{closest(layer, modules)}")
         self.model, self.layer, self.layout, self.channel = model, layer, layout, channel
         self.tap = nn.Identity()
-        self._module = None if layer == OUTPUT else modules[layer]
         self._call = call
 
     def forward(self, images: Tensor) -> Tensor:
@@ -115,9 +114,10 @@ class Trunk(nn.Module):
         return result
 
     def _run(self, images: Tensor) -> Any:
-        if self._module is None:
+        if self.layer == OUTPUT:
             return self.model(images)
-        with _stop_at(self._module, self._call):
+        # Looked up, not kept: as a second child of the trunk it would get captum's hooks twice.
+        with _stop_at(self.model.get_submodule(self.layer), self._call):
             try:
                 self.model(images)
             except _StopForward as stop:

@@ -106,7 +106,7 @@ def refusal(*overrides: str) -> str:
         (["target.layr=x"], "target.layr.*Did you mean 'target.layer'"),
         (["+runtime.devise=cpu"], "no option 'runtime.devise'. Did you mean 'runtime.device'"),
         (["images.cuont=3"], "Did you mean 'images.count'"),
-        (["attribution=gradiant"], "gradiant.*gradient"),
+        (["attribution=gradiant"], "attribution has no option 'gradiant'; choose from .*Did you mean 'gradient'"),
         (["images=noise", "images.fit=crop"], "images.fit"),
         (["images.count=many"], "images.count|count.*many"),
         (["images.count=0"], "images.count is 0; give a number of at least 1"),
