@@ -95,5 +95,5 @@ _ROWS = (
     ("ERF square / TRF", _size("square_0.9545_over_trf", 3)),
     ("images", lambda result, method: str(result.dataset[method].attrs["images"])),
     ("device", lambda result, method: str(result.provenance.get("device", "-"))),
-    ("seconds, both methods", lambda result, method: f"{result.provenance.get('seconds', float('nan')):.1f}"),
+    ("seconds, all methods", lambda result, method: f"{result.provenance.get('seconds', float('nan')):.1f}"),
 )

@@ -18,7 +18,7 @@ def completeness_gap(
     selector: Selector,
     attributions: Float[Tensor, "batch k y x"],
 ) -> Float[Tensor, " batch"]:
-    """|sum a - (s(x) - s(b))| / sum |a| of each image: no less than the share of the attribution that is wrong.
+    """|sum a - (s(x) - s(b))| / sum |a| of each image: at least this share of the attribution is wrong.
 
     Completeness is proposition 1 of Sundararajan et al. 2017 (DeepLift's summation to delta). Zero where all is zero.
     """
