@@ -50,7 +50,7 @@ def table(result: Result) -> Table:
     )
     made.add_column("")
     for method in result.methods:
-        made.add_column(f"{method} ({result.dataset[method].attrs['magnitude']})", justify="right")
+        made.add_column(f"{method.replace('_', ' ')} ({result.dataset[method].attrs['magnitude']})", justify="right")
     for label, cell in _ROWS:
         made.add_row(label, *(cell(result, method) for method in result.methods))
     return made

@@ -150,7 +150,7 @@ class Result:
             codes = tuple(dict.fromkeys(f.code for f in self.flags if f.method in (None, method)))
             panels.append(
                 ErfPanel(
-                    title=method,
+                    title=method.replace("_", " "),
                     map=self.map(method),
                     fit=known.fit if known else None,
                     moments=known.moments if known else None,
