@@ -355,3 +355,16 @@ def test_the_gradients_own_maps_are_untouched(images: Tensor) -> None:
     trunk = trunk_of(relu_net())
     found = PIXEL_METHODS["gradient"].maps(trunk, batch_of(images), UNIT, METHODS["gradient"](draws=2), 3)
     assert torch.equal(found, gradient_maps(trunk, batch_of(images), UNIT, "energy", seed=3, draws=2))
+
+
+def test_without_biases_and_from_zero_all_attributions_of_the_output_agree(images: Tensor) -> None:
+    """A ReLU network without biases is linear on each ray from zero: Ancona et al., ICLR 2018, and LRP-0 with them."""
+    net = relu_net(nn.MaxPool2d(3, 2, 1))
+    for convolution in (net[0], net[3], net[5]):
+        convolution.bias = None
+    zero = torch.zeros_like(images)
+    found = attributions(trunk_of(net), images, of_channels, zero)
+    change = of_channels(trunk_of(net)(images))
+    torch.testing.assert_close(found["input_x_gradient"].sum((1, 2, 3)), change, rtol=1e-12, atol=1e-12)
+    for name, error in (("integrated_gradients", 1e-7), ("deeplift", 1e-12)):
+        torch.testing.assert_close(found[name], found["input_x_gradient"], rtol=error, atol=1e-12)
