@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from erflab.analysis.falloff import FalloffFit, fit_falloff
-    from erflab.config import GradientConfig, OcclusionConfig, RuntimeConfig, TargetConfig
+    from erflab.config import (
+        DeepLiftConfig,
+        GradientConfig,
+        GuidedBackpropConfig,
+        InputXGradientConfig,
+        IntegratedGradientsConfig,
+        OcclusionConfig,
+        RuntimeConfig,
+        TargetConfig,
+    )
     from erflab.errors import ErflabError
     from erflab.measurement import measure
     from erflab.result import Result, load
@@ -23,9 +32,13 @@ if TYPE_CHECKING:
 
 # Public name -> module. Imported on first use: `import erflab` and `erflab --help` do not wait for torch.
 _PUBLIC = {
+    "DeepLiftConfig": "erflab.config",
     "ErflabError": "erflab.errors",
     "FalloffFit": "erflab.analysis.falloff",
     "GradientConfig": "erflab.config",
+    "GuidedBackpropConfig": "erflab.config",
+    "InputXGradientConfig": "erflab.config",
+    "IntegratedGradientsConfig": "erflab.config",
     "OcclusionConfig": "erflab.config",
     "Result": "erflab.result",
     "RuntimeConfig": "erflab.config",
@@ -41,9 +54,13 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "DeepLiftConfig",
     "ErflabError",
     "FalloffFit",
     "GradientConfig",
+    "GuidedBackpropConfig",
+    "InputXGradientConfig",
+    "IntegratedGradientsConfig",
     "OcclusionConfig",
     "Result",
     "RuntimeConfig",

@@ -86,7 +86,7 @@ def _border_level(map: Tensor) -> float:
     return max(float(side.mean()) for side in sides) / peak if peak > 0 else 0.0
 
 
-def channel_sum_flag(trunk: Trunk, aim: Aim, images: Tensor) -> Iterator[Flag]:
+def channel_sum_flag(method: str, trunk: Trunk, aim: Aim, images: Tensor) -> Iterator[Flag]:
     """Whether the sum over channels of the unit's outputs is zero but for rounding on every one of a few images.
 
     So it is behind a LayerNorm over channels without weights, and then a gradient of that sum is made of rounding errors.

@@ -25,8 +25,7 @@ SCHEMAS: tuple[tuple[str, str, type], ...] = (
     ("folder", "images", schema.FolderConfig),
     ("dataset", "images", schema.DatasetConfig),
     ("target", "target", schema.TargetConfig),
-    ("gradient", "attribution", schema.GradientConfig),
-    ("occlusion", "attribution", schema.OcclusionConfig),
+    *((name, "attribution", node) for name, node in schema.METHODS.items()),
     ("falloff", "falloff", schema.FalloffConfig),
     ("runtime", "runtime", schema.RuntimeConfig),
 )
@@ -50,12 +49,18 @@ def register() -> None:
 
 
 def _groups() -> str:
-    """The groups and their options for `--help`: the files, without the schema nodes that Hydra's own list shows."""
+    """The groups and their options for `--help`."""
+    found = _choices()
+    found["model"].append("any torchvision or timm name")
+    return "\n".join(f"{group:<12} {', '.join(names)}" for group, names in found.items())
+
+
+def _choices() -> dict[str, list[str]]:
+    """The options of each group: the files, without the schema nodes that Hydra's own list shows."""
     found: dict[str, list[str]] = {}
     for file in sorted(config_directory().glob("*/*.yaml")):
         found.setdefault(file.parent.name, []).append(file.stem)
-    found["model"].append("any torchvision or timm name")
-    return "\n".join(f"{group:<12} {', '.join(names)}" for group, names in found.items())
+    return found
 
 
 class LibraryModels(ConfigSource):
@@ -137,6 +142,9 @@ def explain(message: str, overrides: Iterable[str]) -> str:
     """One line for an error of Hydra's or OmegaConf's: what it says first, and the closest valid names."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     first = lines[0] if lines else message
+    missing = re.search(r"Could not find '(\w+)/([^']+)'", message)
+    if missing and (choices := _choices().get(missing[1])):
+        return f"{missing[1]} has no option {missing[2]!r}; choose from {', '.join(choices)}.{closest(missing[2], choices)}"
     details = [
         line for line in lines[1:] if not re.match(r"(full_key|object_type|reference_type|To append|Key ')", line)
     ]

@@ -21,7 +21,8 @@ FLAGS = {
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
     "tolerance_not_reached": "the images ran out before runtime.tolerance was reached; raise images.count",
     "stopped": "measured until SE(sigma) / sigma fell below runtime.tolerance; the interval is one after stopping",
-    "no_size": "the map is zero (a dead unit) or has negative values (signed), so it has no size; choose another unit or magnitude",
+    "no_size": "the map is zero (a dead unit) or has negative values (signed), so it has no size; choose another unit "
+    "or magnitude",
     "fit": "the falloff fit is not to be trusted as it stands; see what it says",
 }
 """Code -> what it means and what to do."""

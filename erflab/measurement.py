@@ -13,15 +13,18 @@ from torch import Tensor, nn
 
 from erflab.accumulate import MapSums
 from erflab.aiming import Target, aim_at
-from erflab.attribution.gradient import gradient_maps, shared_gradient_maps
+from erflab.attribution.gradient import shared_gradient_maps
+from erflab.attribution.methods import PIXEL_METHODS
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
 from erflab.attribution.plan import clipped_share, plan_occlusion
 from erflab.checks import all_flags, channel_sum_flag, refuse_flags
 from erflab.config import (
     AttributionConfig,
+    BaselineConfig,
     ErflabConfig,
     GradientConfig,
     ImagesConfig,
+    MethodConfig,
     ModelConfig,
     OcclusionConfig,
     RuntimeConfig,
@@ -29,14 +32,13 @@ from erflab.config import (
 )
 from erflab.convergence import Convergence
 from erflab.dataset import Measured, as_dataset
-from erflab.errors import ConfigError, closest
 from erflab.flags import Flag
 from erflab.hardware import choose_device, full_precision, threads
 from erflab.images import ImageSource, TensorImages, open_images
 from erflab.loader import Loader
 from erflab.models import LoadedModel, build_model, frozen
 from erflab.provenance import circumstances
-from erflab.result import METHODS, Result
+from erflab.result import Result
 from erflab.theory.selection import target_fields
 from erflab.theory.size import smallest_unclipped_size
 from erflab.weights import state_sha256
@@ -69,10 +71,9 @@ def measure(
     method: str | Sequence[str] = "gradient",
     magnitude: str = "energy",
     *,
-    gradient: GradientConfig | None = None,
-    occlusion: OcclusionConfig | None = None,
     target: TargetConfig | None = None,
     runtime: RuntimeConfig | None = None,
+    **settings: MethodConfig,
 ) -> Result:
     """Measure the effective receptive field of one unit of your own model on your own images.
 
@@ -84,24 +85,19 @@ def measure(
             "all", or a list of these for several layers from one forward pass an image.
         unit: "center", "corner" or [i, j] on the layer's grid; a list of these; "grid" for the mean over all units whose
             fields do not overlap, at the cost of one.
-        method: "gradient", "occlusion" or both.
+        method: "gradient", "occlusion", "input_x_gradient", "integrated_gradients", "guided_backprop" or "deeplift", or a
+            list of them.
         magnitude: of the gradient: "energy", "absolute", "signed" or "replknet".
-        gradient, occlusion, target, runtime: further settings (`erflab.config`); `layer`, `unit` and `magnitude` override.
+        target, runtime: further settings (`erflab.config`); `layer`, `unit` and `magnitude` override.
+        **settings: those of a method by its name: `integrated_gradients=IntegratedGradientsConfig(steps=64)`.
 
     Raises:
         ErflabError: of the kind that names what was wrong.
     """
-    methods = [method] if isinstance(method, str) else list(method)
-    for name in methods:
-        if name not in METHODS:
-            raise ConfigError(f"method {name!r}; choose from {', '.join(METHODS)}.{closest(name, METHODS)}")
     source = TensorImages(images) if isinstance(images, Tensor) else images
-    chosen = AttributionConfig(
-        gradient=dataclasses.replace(gradient or GradientConfig(), magnitude=magnitude)
-        if "gradient" in methods
-        else None,
-        occlusion=(occlusion or OcclusionConfig()) if "occlusion" in methods else None,
-    )
+    chosen = AttributionConfig.choosing([method] if isinstance(method, str) else list(method), settings)
+    if chosen.gradient is not None:
+        chosen.gradient = dataclasses.replace(chosen.gradient, magnitude=magnitude)
     spec = target or TargetConfig()
     config = ErflabConfig(
         model=ModelConfig(_target_=f"{type(model).__module__}.{type(model).__qualname__}"),
@@ -151,39 +147,51 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
 
 def _methods(targets: list[Target], loader: Loader, config: ErflabConfig) -> Iterator[tuple[str, list[Measured]]]:
     """Each method that was chosen, with what it measured of every target."""
-    chosen, runtime = config.attribution, config.runtime
-    if chosen.gradient is not None:
-        yield "gradient", _gradient(targets, loader, chosen.gradient, runtime)
-    if chosen.occlusion is not None:
-        yield "occlusion", [_occlusion(target, loader, chosen.occlusion, runtime) for target in targets]
-
-
-def _gradient(targets: list[Target], loader: Loader, config: GradientConfig, runtime: RuntimeConfig) -> list[Measured]:
-    few = loader.load(range(min(4, len(loader.images)))).images
-    power = "^2" if config.magnitude == "energy" else ""
-    found = [
-        Measured(
-            target.frame,
-            MapSums(target.frame.shape, loader.device),
-            Convergence(len(loader.images), runtime.tolerance),
-            config.magnitude,
-            f"(output/input){power}",
-            flags=tuple(channel_sum_flag(target.trunk, target.aim, few) if config.magnitude in SUMMED else ()),
-        )
-        for target in targets
-    ]
-    draw = {"seed": runtime.seed, "draws": config.draws}
-    for batch in loader.batches("gradient"):
-        if len(targets) == 1:
-            maps = [gradient_maps(targets[0].trunk, batch, targets[0].aim, config.magnitude, **draw)]
+    for name, options in config.attribution.chosen.items():
+        if name == "gradient" and len(targets) > 1:
+            yield name, _shared_gradient(targets, loader, options, config.runtime)
+        elif name in PIXEL_METHODS:
+            yield name, [_by_pixel(name, target, loader, options, config.runtime) for target in targets]
         else:
-            trunks, aims = [t.trunk for t in targets], [t.aim for t in targets]
-            maps = shared_gradient_maps(trunks, batch, aims, config.magnitude, **draw)
+            yield name, [_occlusion(target, loader, options, config.runtime) for target in targets]
+
+
+def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
+    method, measured = PIXEL_METHODS[name], _no_images_yet(name, target, loader, config, runtime)
+    fill = _fill(config.baseline, config.blur, loader) if isinstance(config, BaselineConfig) else None
+    for batch in loader.batches(name):
+        against = dataclasses.replace(batch, baseline=fill(batch) if fill else None)
+        measured.sums.update(method.maps(target.trunk, against, target.aim, config, runtime.seed), batch.scenes)
+        if _enough([measured]):
+            break
+    return measured
+
+
+def _shared_gradient(
+    targets: list[Target], loader: Loader, config: GradientConfig, runtime: RuntimeConfig
+) -> list[Measured]:
+    """The gradient of several targets from one forward pass an image."""
+    found = [_no_images_yet("gradient", target, loader, config, runtime) for target in targets]
+    trunks, aims = [target.trunk for target in targets], [target.aim for target in targets]
+    for batch in loader.batches("gradient"):
+        maps = shared_gradient_maps(trunks, batch, aims, config.magnitude, seed=runtime.seed, draws=config.draws)
         for measured, new in zip(found, maps, strict=True):
             measured.sums.update(new, batch.scenes)
         if _enough(found):
             break
     return found
+
+
+def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
+    few = loader.load(range(min(4, len(loader.images)))).images
+    return Measured(
+        target.frame,
+        MapSums(target.frame.shape, loader.device),
+        Convergence(len(loader.images), runtime.tolerance),
+        config.magnitude,
+        PIXEL_METHODS[name].map_unit(config.magnitude),
+        flags=tuple(channel_sum_flag(name, target.trunk, target.aim, few) if config.magnitude in SUMMED else ()),
+    )
 
 
 def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime: RuntimeConfig) -> Measured:
@@ -216,12 +224,12 @@ def _enough(measured: list[Measured]) -> bool:
     return bool(satisfied) and all(satisfied)
 
 
-def _fill(baseline: str, patch: int, loader: Loader) -> Fill:
+def _fill(baseline: str, blur: int, loader: Loader) -> Fill:
     if baseline == "mean":
         return constant_fill(loader.mean_colour())
     if baseline == "zero":
         return constant_fill([0.0] * loader.shape[0])
-    return blurred_fill(patch) if baseline == "blur" else loader.next_images
+    return blurred_fill(blur) if baseline == "blur" else loader.next_images
 
 
 def _input_size(loaded: LoadedModel, config: ErflabConfig, channels: int | None) -> tuple[tuple[int, int], list[Flag]]:

@@ -81,7 +81,7 @@ def table(result: Result) -> Table:
     )
     made.add_column("")
     for method in result.methods:
-        made.add_column(f"{method} ({result.dataset[method].attrs['magnitude']})", justify="right")
+        made.add_column(f"{method.replace('_', ' ')} ({result.dataset[method].attrs['magnitude']})", justify="right")
     for label, cell in _ROWS:
         made.add_row(label, *(cell(result, method) for method in result.methods))
     return made
@@ -126,5 +126,5 @@ _ROWS = (
     ("ERF square / TRF", _size("square_0.9545_over_trf", 3)),
     ("images", lambda result, method: str(result.dataset[method].attrs["images"])),
     ("device", lambda result, method: str(result.provenance.get("device", "-"))),
-    ("seconds, both methods", lambda result, method: f"{result.provenance.get('seconds', float('nan')):.1f}"),
+    ("seconds, all methods", lambda result, method: f"{result.provenance.get('seconds', float('nan')):.1f}"),
 )

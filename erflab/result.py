@@ -16,13 +16,13 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from erflab.analysis.sizes import Sizes, measure_sizes
+from erflab.config import METHODS
 from erflab.errors import MeasurementError, ResultError, closest
 from erflab.flags import Flag
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METHODS = ("gradient", "occlusion")
 FORMAT = 2
 _ENCODING = {"zlib": True, "shuffle": True, "complevel": 4}
 
@@ -231,7 +231,7 @@ class Result:
             codes = tuple(dict.fromkeys(f.code for f in self.flags if f.method in (None, method)))
             panels.append(
                 ErfPanel(
-                    title=method,
+                    title=method.replace("_", " "),
                     map=self.map(method),
                     fit=known.fit if known else None,
                     moments=known.moments if known else None,

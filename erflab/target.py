@@ -99,7 +99,6 @@ class Trunk(nn.Module):
             raise TargetError(f"no layer {layer!r} in the model.{closest(layer, modules)}")
         self.model, self.layer, self.layout, self.channel = model, layer, layout, channel
         self.tap = nn.Identity()
-        self._module = None if layer == OUTPUT else modules[layer]
         self._call = call
 
     def forward(self, images: Tensor) -> Tensor:
@@ -119,7 +118,7 @@ class Trunk(nn.Module):
         return units
 
     def _run(self, images: Tensor) -> Any:
-        if self._module is None:
+        if self.layer == OUTPUT:
             return self.model(images)
 
         def stop(output: Any) -> None:
@@ -142,7 +141,8 @@ class Trunk(nn.Module):
             if seen[0] == self._call + 1:
                 act(output)
 
-        module = self.model if self._module is None else self._module
+        # Looked up, not kept: as a second child of the trunk it would get captum's hooks twice.
+        module = self.model if self.layer == OUTPUT else self.model.get_submodule(self.layer)
         handle = module.register_forward_hook(hook)
         try:
             yield

@@ -80,6 +80,27 @@ def test_a_run_leaves_result_summary_figures_and_configuration(tmp_path: Path) -
     assert summary["trf_size_y"] == {"value": 43, "unit": "px", "standard_error": None, "interval": None}
 
 
+def test_every_attribution_composes_runs_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mynets.py").write_text(
+        "from torch import nn\n"
+        "def tiny():\n    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 2, 3))\n"
+    )
+    methods = ["gradient", "occlusion", "input_x_gradient", "integrated_gradients", "guided_backprop", "deeplift"]
+    arguments = [
+        *(f for f in FAST if f.split("=")[0] not in ("model", "target.layer", "attribution", "runtime.figures")),
+        *("model=custom", "model._target_=mynets.tiny", "runtime.allow=[mynets]"),
+        f"attribution=[{','.join(methods)}]",
+        *("attribution.integrated_gradients.steps=8", "attribution.deeplift.baseline=blur"),
+    ]
+    assert invoke(arguments, tmp_path, monkeypatch) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert all(summary[f"{method}.sigma"]["value"] > 0 for method in methods)
+    assert (tmp_path / "out" / "figures" / "erf.png").exists()
+    config = erflab.load(tmp_path / "out").attribute("config")["attribution"]
+    assert config["integrated_gradients"]["steps"] == 8
+    assert config["deeplift"]["baseline"] == "blur"
+
+
 class Malicious:
     def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (Path("canary"),)

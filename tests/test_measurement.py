@@ -12,14 +12,17 @@ import torch
 import torchvision
 from nets import jacobian, small_net, uniform_stack
 from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
 
 import erflab
 from erflab.config import (
+    METHODS,
     AttributionConfig,
     DatasetConfig,
     ErflabConfig,
     GradientConfig,
     ImagesConfig,
+    InputXGradientConfig,
     ModelConfig,
     NoiseConfig,
     OcclusionConfig,
@@ -224,9 +227,13 @@ def test_a_border_unit_is_flagged_as_clipped() -> None:
 
 def test_what_the_api_refuses() -> None:
     with pytest.raises(
-        ConfigError, match=r"method 'gradiant'; choose from gradient, occlusion. Did you mean 'gradient'"
+        ConfigError, match=r"method 'gradiant'; choose from gradient, occlusion, .*deeplift. Did you mean 'gradient'"
     ):
         erflab.measure(small_net(), torch.randn(1, 3, 16, 16), method="gradiant")
+    with pytest.raises(ConfigError, match=r"method 'occlude'; choose from .*Did you mean 'occlusion'"):
+        erflab.measure(small_net(), torch.randn(1, 3, 16, 16), occlude=OcclusionConfig())
+    with pytest.raises(ConfigError, match=r"deeplift=OcclusionConfig\(...\); give it a DeepLiftConfig"):
+        erflab.measure(small_net(), torch.randn(1, 3, 16, 16), method="deeplift", deeplift=OcclusionConfig())
     with pytest.raises(ImageError, match=r"shape \[3, 16, 16\]"):
         erflab.measure(small_net(), torch.randn(3, 16, 16))
 
@@ -239,6 +246,45 @@ def test_every_baseline_measures(baseline: str) -> None:
     result: Result = run(config)
     assert result.methods == ("occlusion",)
     assert result.sizes().quantities["sigma"].value is not None
+
+
+def test_every_method_measures_the_same_unit_of_a_linear_net() -> None:
+    """One channel, white images: the squared differences from the baseline are as large at every pixel on average."""
+    torch.manual_seed(0)
+    net, channel = nn.Sequential(nn.Conv2d(3, 4, 5, padding=2)).double(), TargetConfig(channel=1)
+    images = torch.randint(0, 2, (4, 3, 12, 12)).float() * 2 - 1  # x^2 = 1, so that x J has the energy of J
+    methods = [m for m in METHODS if m != "occlusion"]
+    result = erflab.measure(
+        net, images, method=methods, target=channel, runtime=dataclasses.replace(QUIET, dtype="float64")
+    )
+    assert result.methods == tuple(methods)
+    for method in methods:
+        np.testing.assert_allclose(result.map(method).values, result.map("gradient").values, rtol=1e-6, atol=1e-14)
+    assert result.map("deeplift").attrs["units"] == "output^2"
+
+
+@pytest.mark.parametrize("baseline", ["mean", "zero", "blur", "image"])
+def test_settings_of_a_method_are_given_by_its_name(baseline: str) -> None:
+    images = (torch.randn(3, 3, 16, 16) + 1).double()  # in float32, as images are kept
+    against = {
+        "mean": images.mean((0, 2, 3))[None, :, None, None],
+        "zero": torch.zeros(1),
+        "blur": gaussian_blur(images, [13, 13], [2.0, 2.0]),
+        "image": images.roll(-1, 0),
+    }
+    net, runtime = small_net(), dataclasses.replace(QUIET, dtype="float64")
+    result = erflab.measure(
+        net,
+        images,
+        unit=[2, 2],
+        method="input_x_gradient",
+        target=TargetConfig(channel=1),
+        runtime=runtime,
+        input_x_gradient=InputXGradientConfig(baseline=baseline, blur=2),
+    )
+    slopes = torch.stack([jacobian(net, x, (2, 2))[1] for x in images])
+    expected = ((images - against[baseline]) * slopes).square().sum(1).mean(0)
+    np.testing.assert_allclose(result.map().values, expected.numpy(), rtol=1e-10, atol=1e-16)
 
 
 @pytest.mark.cuda

@@ -13,11 +13,20 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised images [B, K, H, W] with their indices (which key all randomness) and scenes."""
+    """Normalised images [B, K, H, W] with their indices (which key all randomness) and scenes.
+
+    `baseline` is what the images are compared with by methods that compare, [B, K, H, W]; None for zeros.
+    """
 
     images: Float[Tensor, "batch k y x"]
     indices: tuple[int, ...]
     scenes: tuple[str, ...]
+    baseline: Float[Tensor, "batch k y x"] | None = None
+
+    @property
+    def reference(self) -> Float[Tensor, "batch k y x"]:
+        """The baseline, with None resolved."""
+        return torch.zeros_like(self.images) if self.baseline is None else self.baseline
 
 
 @dataclass(frozen=True)

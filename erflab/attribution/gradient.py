@@ -16,6 +16,13 @@ from erflab.errors import MeasurementError
 from erflab.target import Trunk, read_together
 
 Selector = Callable[[Tensor], Tensor]
+"""Units [B, C, H', W'] -> one scalar an image, [B]."""
+Attribution = Callable[[Trunk, Tensor, Selector], Tensor]
+"""(trunk, images [B, K, H, W], selector) -> what each pixel has to do with the selected scalar, [B, K, H, W]."""
+Seeds = Callable[[int, Sequence[int], int, int, torch.device], Tensor]
+"""(seed, image indices, channels C, draw, device) -> v [B, C] with E v v^T = 1: `random_signs` and its like."""
+Signs = Callable[[int], Tensor]
+"""Number of channels C -> v [B, C]."""
 
 
 def input_gradient(
@@ -44,7 +51,8 @@ class Magnitude:
 
 
 MAGNITUDES: dict[str, Magnitude] = {
-    # sum_k (sum_c v_c J[c, k, p])^2 with random signs v: unbiased for sum_k sum_c J^2.
+    # sum_k (sum_c v_c J[c, k, p])^2 with random signs v: unbiased for sum_k sum_c J^2. J is the Jacobian, or what another
+    # attribution gives for each channel, as long as that is linear in the selected scalar.
     "energy": Magnitude(lambda y, v: (y * v[..., None]).sum((1, 2)), lambda g: g.square().sum(1), random=True),
     # sum_k |sum_c J[c, k, p]|
     "absolute": Magnitude(lambda y, _: y.sum((1, 2)), lambda g: g.abs().sum(1)),
@@ -55,11 +63,13 @@ MAGNITUDES: dict[str, Magnitude] = {
 }
 
 
-Signs = Callable[[int], Tensor]  # number of channels C -> signs [B, C]
-
-
 def one_draw(
-    trunk: Trunk, images: Float[Tensor, "batch k y x"], aim: Aim, row: Magnitude, signs: Signs
+    trunk: Trunk,
+    images: Float[Tensor, "batch k y x"],
+    aim: Aim,
+    row: Magnitude,
+    signs: Signs,
+    attribute: Attribution = input_gradient,
 ) -> Float[Tensor, "batch v u"]:
     """The map of one draw of signs, through captum."""
 
@@ -67,19 +77,27 @@ def one_draw(
         y = aim.read(outputs)
         return row.select(y, signs(y.shape[1]).to(y))
 
-    return aim.gather(row.reduce(input_gradient(trunk, images, selector).double()))
+    return aim.gather(row.reduce(attribute(trunk, images, selector).double()))
 
 
 def gradient_maps(
-    trunk: Trunk, batch: Batch, aim: Aim, magnitude: str, *, seed: int = 0, draws: int = 1
+    trunk: Trunk,
+    batch: Batch,
+    aim: Aim,
+    magnitude: str,
+    *,
+    seed: int = 0,
+    draws: int = 1,
+    attribute: Attribution = input_gradient,
+    seeds: Seeds = random_signs,
 ) -> Float[Tensor, "batch v u"]:
-    """One map an image of the chosen magnitude, through captum.
+    """One map an image of the chosen magnitude, of the gradient or what stands for it, through captum.
 
     Raises MeasurementError naming the image if a gradient is not finite.
     """
     row = MAGNITUDES[magnitude]
-    signs = _signs(batch, seed, draws if row.random else 1)
-    maps = torch.stack([one_draw(trunk, batch.images, aim, row, draw) for draw in signs]).mean(0)
+    signs = _signs(batch, seed, draws if row.random else 1, seeds)
+    maps = torch.stack([one_draw(trunk, batch.images, aim, row, draw, attribute) for draw in signs]).mean(0)
     refuse_non_finite(maps, batch, trunk.layer)
     return maps
 
@@ -104,9 +122,9 @@ def shared_gradient_maps(
     return maps
 
 
-def _signs(batch: Batch, seed: int, draws: int) -> list[Signs]:
+def _signs(batch: Batch, seed: int, draws: int, seeds: Seeds = random_signs) -> list[Signs]:
     def of_draw(draw: int) -> Signs:
-        return lambda channels: random_signs(seed, batch.indices, channels, draw, batch.images.device)
+        return lambda channels: seeds(seed, batch.indices, channels, draw, batch.images.device)
 
     return [of_draw(draw) for draw in range(draws)]
 

@@ -26,7 +26,7 @@ from erflab.analysis import FalloffFit, Moments, section
 from erflab.analysis.profile import check_map
 from erflab.errors import MeasurementError
 from erflab.figures.extent import Box, Limits, extent, in_view, outline, union
-from erflab.figures.style import COLORMAP, COLORS, COLUMN, OVERLAY, freeze_layout, paper
+from erflab.figures.style import COLORMAP, COLORS, COLUMN, OVERLAY, PAGE, freeze_layout, paper
 
 FLOOR = 1e-3
 """The least relative value that a map shows; the colour bar's arrow says that there is less."""
@@ -34,7 +34,7 @@ FLOOR = 1e-3
 _TRF = COLORS[2]
 _DASHES = (0, (3, 1.5))
 _SECTION, _LABELS, _LEGEND_ROW, _TITLE = 1.0, 1.0, 0.16, 0.2  # heights in inches of what a figure stacks
-_NOTE_CHARACTER = 0.05  # width in inches of a character of a note
+_NOTE_CHARACTER, _TITLE_CHARACTER = 0.05, 0.065  # width in inches of a character of a note, of a title
 _OUTLINE = [withStroke(linewidth=1.8, foreground="black")]
 _NOWHERE = (-math.inf, math.inf, -math.inf, math.inf)
 
@@ -60,7 +60,7 @@ def draw_erf(panels: Sequence[ErfPanel], *, title: str | None = None, strip: flo
 
     Every map is relative to its own peak, every section to its own too: the mean over a strip, `strip` px wide, of rows
     about the centre (a stride's width averages out the checkerboard that strided convolutions leave). The figure is one
-    column wide (3.25 in).
+    column wide (3.25 in), with more than three maps both columns (6.875 in).
 
     Raises:
         MeasurementError: if there is no panel, or a map is no map or has no positive value.
@@ -73,14 +73,17 @@ def draw_erf(panels: Sequence[ErfPanel], *, title: str | None = None, strip: flo
     with paper():
         marks = _marks(panels, limits)
         entries = len(marks) + sum(1 if panel.fit is None else 2 for panel in panels)
+        titles = _titles(panels)
+        above = _TITLE * max(name.count("\n") for name in titles) + (0.0 if title is None else _TITLE)
         heights = _map_height(len(panels), limits), _SECTION
         below = _LEGEND_ROW * math.ceil(entries / 2)
-        size = COLUMN, sum(heights) + _LABELS + below + (0.0 if title is None else _TITLE)
+        size = _width(len(panels)), sum(heights) + _LABELS + below + above
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
         grid = figure.add_gridspec(2, len(panels), height_ratios=heights)
         maps = _add_map_axes(figure, [grid[0, i] for i in range(len(panels))], limits)
-        for axes, panel, peak in zip(maps, panels, peaks, strict=True):
+        for axes, panel, peak, name in zip(maps, panels, peaks, titles, strict=True):
             image = _draw_map(axes, panel, peak, limits)
+            axes.set_title(name)
         _add_color_bar(figure, maps[-1], image, len(panels))
         lines = _draw_section(figure.add_subplot(grid[1, :]), panels, strip, limits)
         figure.legend(handles=lines + marks, loc="outside lower center", ncols=2)
@@ -99,9 +102,20 @@ def _peak(panel: ErfPanel) -> float:
     return peak
 
 
+def _width(count: int) -> float:
+    """Width in inches of a figure of `count` maps."""
+    return COLUMN if count <= 3 else PAGE
+
+
 def _map_width(count: int) -> float:
-    """Width in inches of one of `count` maps in a column, beside the labels along y and the colour bar."""
-    return (COLUMN - 1.0 - 0.1 * (count - 1)) / count
+    """Width in inches of one of `count` maps, beside the labels along y and the colour bar."""
+    return (_width(count) - 1.0 - 0.1 * (count - 1)) / count
+
+
+def _titles(panels: Sequence[ErfPanel]) -> list[str]:
+    """The maps' titles, each wrapped to its map's width."""
+    width = int(_map_width(len(panels)) / _TITLE_CHARACTER)
+    return [textwrap.fill(panel.title, width, break_long_words=False) for panel in panels]
 
 
 def _map_height(count: int, limits: Limits) -> float:
@@ -117,7 +131,7 @@ def _add_map_axes(figure: Figure, places: Sequence[SubplotSpec], limits: Limits)
     for place in places:
         axes = figure.add_subplot(place, xlabel="x (px)", facecolor="0.85")
         axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-        axes.locator_params(nbins=4)
+        axes.locator_params(nbins=4 if len(places) <= 4 else 3)
         if maps:
             axes.tick_params(labelleft=False)
         maps.append(axes)
@@ -143,7 +157,7 @@ def _draw_map(axes: Axes, panel: ErfPanel, peak: float, limits: Limits) -> AxesI
         extent=(left, right, bottom, top),
         interpolation="nearest",
     )
-    axes.set(xlim=limits[:2], ylim=(limits[3], limits[2]), title=panel.title)  # imshow moved them
+    axes.set(xlim=limits[:2], ylim=(limits[3], limits[2]))  # imshow moved them
     _draw_box(axes, panel.box, limits)
     if panel.fit is not None:
         _draw_ellipses(axes, panel.fit)

@@ -14,11 +14,14 @@ from matplotlib.figure import Figure
 COLUMN = 3.25
 """Width in inches of a column of a CVPR paper; figures are drawn at this size and never rescaled."""
 
+PAGE = 6.875
+"""Width in inches of both columns, for figures of more maps than a column holds."""
+
 COLORMAP = "magma"
 """Perceptually uniform, and monotone in grey."""
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-"""Line colours that stay apart under the common colour blindnesses (Okabe and Ito 2008)."""
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#8C8C8C")
+"""Line colours that stay apart under the common colour blindnesses (Okabe and Ito 2008), and a grey."""
 
 OVERLAY = "#56B4E9"
 """Marks on a map: Okabe and Ito's sky blue is no colour of the map's."""

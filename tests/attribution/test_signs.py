@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from erflab.attribution.signs import random_signs
+from erflab.attribution.signs import random_channels, random_signs
 
 
 def test_signs_are_plus_and_minus_one_and_balanced() -> None:
@@ -49,3 +49,18 @@ KNOWN = [[-1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, 1.0], [-1.0, -1.0, -1.0, 1.0
 @pytest.mark.cuda
 def test_cuda_has_the_same_signs() -> None:
     assert torch.equal(random_signs(5, range(9), 33, 2, "cuda").cpu(), random_signs(5, range(9), 33, 2))
+
+
+def test_random_channels_have_the_identity_as_second_moment() -> None:
+    drawn = random_channels(3, range(4000), 5)
+    assert set(drawn.unique().tolist()) == {0.0, drawn.max().item()}
+    assert torch.allclose(drawn.square().sum(1), torch.full((4000,), 5.0))
+    shares = (drawn > 0).double().mean(0)
+    assert float((shares - 0.2).abs().max()) < 4 * (0.2 * 0.8 / 4000) ** 0.5
+
+
+def test_random_channels_depend_on_their_own_image_alone() -> None:
+    together = random_channels(7, [3, 99, 12345678901], 6, draw=1)
+    for row, index in zip(together, [3, 99, 12345678901], strict=True):
+        assert torch.equal(row, random_channels(7, [index], 6, draw=1)[0])
+    assert not torch.equal(random_channels(7, range(50), 6, 0), random_channels(7, range(50), 6, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import os
 import re
@@ -24,7 +25,7 @@ from erflab.analysis import fit_falloff, moments, section
 from erflab.errors import MeasurementError
 from erflab.figures import ErfPanel, draw_erf, paper, save
 from erflab.figures.erf import FLOOR
-from erflab.figures.style import COLUMN
+from erflab.figures.style import COLUMN, PAGE
 
 BOX = (-20.5, 20.5, -16.5, 16.5)
 
@@ -50,11 +51,16 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(mpl.text.Text)]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_every_figure_is_one_column_wide(count):
-    figure = draw_erf([panel(str(i)) for i in range(count)])
-    assert figure.get_figwidth() == COLUMN == 3.25
+@pytest.mark.parametrize(("count", "width"), [(1, 3.25), (2, 3.25), (3, 3.25), (4, 6.875), (6, 6.875)])
+def test_every_figure_is_one_column_or_a_page_wide(count, width):
+    figure = draw_erf([panel(f"integrated gradients {i}", fitted=False) for i in range(count)])
+    assert figure.get_figwidth() == width
+    assert width == (COLUMN if count <= 3 else PAGE)
     assert len(figure.axes) == count + 1
+    figure.draw_without_rendering()
+    titles = [axes.title.get_window_extent() for axes in figure.axes[:count]]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(titles))
+    assert len({line.get_color() for line in figure.axes[-1].lines if len(line.get_xdata()) > 2}) == count
 
 
 def test_maps_share_scale_and_extent(two):
