@@ -151,8 +151,9 @@ def _line(
     x: Float[np.ndarray, " points"], y: Float[np.ndarray, " points"], errors: Float[np.ndarray, " points"], of: str = ""
 ) -> Float[np.ndarray, " 2"]:
     """(slope, intercept)."""
-    if len(np.unique(x)) < 2:
-        raise MeasurementError(f"the points{of} lie at x = {np.unique(x).tolist()}; a slope needs two different x.")
+    distinct = len(np.unique(x))
+    if distinct < 2:
+        raise MeasurementError(f"the points{of} have {distinct} different x; a slope needs at least two: sweep wider.")
     solution: Float[np.ndarray, " 2"] = np.linalg.lstsq(_design(x) / errors[:, None], y / errors, rcond=None)[0]
     return solution
 
