@@ -10,31 +10,41 @@ yet, draws them, and checks the law sigma^2 = n (k^2 - 1) / 12.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import sem
-from scipy.stats import t as student
-from study import Claim, conclude, measured, number, write_table
+from study import Claim, conclude, markdown, measured, number, write_table
 
-from erflab.analysis.scaling import Coefficient, LinearLaw, PowerLaw, fit_linear, fit_power_law, uniform_variance
+from erflab.analysis.metrics import LUO_LEVEL
+from erflab.analysis.scaling import LinearLaw, PowerLaw, fit_linear, fit_power_law, replicate_means, uniform_variance
 from erflab.figures.growth import Growth, draw_growth
 from erflab.figures.style import PAGE, paper, save
 
 SWEEP = Path("multirun/depth_law")
+LABELS = {"uniform": "uniform", "linear": "linear", "relu": "ReLU", "tanh": "tanh"}
 SLOPE = uniform_variance(layers=1, kernel=3)
-QUANTITIES = {"sigma^2": "gradient.sigma", "size": "gradient.luo_size", "ratio": "gradient.luo_size_over_trf"}
-AXES = {"sigma^2": "$\\sigma^2$ (px$^2$)", "size": "size (px)", "ratio": "size / TRF"}
-EXACT = {"size": 0.489, "ratio": -0.477}
-"""Exponents of the exact uniform stack over every depth n = 5..40."""
+EXACT = {"size": 0.489, "ratio": -0.477}  # exponents of the exact uniform stack over every depth n = 5..40
+GAUSSIAN = math.sqrt(-2 * math.pi * math.log(LUO_LEVEL))  # 4.406: the size of a Gaussian, in sigma
+RESOLUTION = 0.05  # largest relative standard error of a slope that may confirm the law
+TEXT = """# The effective field grows as the square root of depth
+
+Stacks of n 3 x 3 convolutions without stride. sigma is that of `signed` gradients with uniform weights and of `energy` with
+random ones (that of `absolute` would be sqrt(2) larger). The size is the paper's: the side of the square with the area of
+all pixels above 4.55 % of the peak, in whole pixels; the ratio is that over 2 n + 1. Brackets: 95 % t intervals over seeds.
+
+The law has slope {slope:.4f} px^2 and intercept 0; the exponents 0.5 and -0.5 are limits, so each row of random weights is
+read beside the exact exponents of the same depths.
+
+"""
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
-    """One kind of stack: depth, seed and quantities of each that was measured, and the laws they follow."""
+class Stack:
+    """One kind of stack: depths, seeds, variance, size and ratio as measured, and the laws they follow."""
 
     points: dict[str, np.ndarray]
     variance: LinearLaw
@@ -44,94 +54,89 @@ class Network:
 
 def main(random: Mapping[str, str] | None = None, uniform: Mapping[str, str] | None = None) -> None:
     """`random` and `uniform` give the options of the two sweeps fewer values (see `measured`)."""
-    rows = [row("uniform", *key, "0", directory) for key, directory in measured("depth_law_uniform", uniform).items()]
-    rows += [row(*key, directory) for key, directory in measured("depth_law", random).items()]
-    write_table(SWEEP / "table.csv", rows)
-    names = dict.fromkeys(str(r["network"]) for r in rows)
-    networks = {name: network([r for r in rows if r["network"] == name]) for name in names}
-    print(*save(draw(networks), SWEEP / "depth_law"), sep="\n")
-    conclude(SWEEP, finding(networks), [c for name, found in networks.items() for c in claims(name, found)])
+    points = [point("uniform", layers, "0", at) for (layers,), at in measured("depth_law_uniform", uniform).items()]
+    points += [point(*values, at) for values, at in measured("depth_law", random).items()]
+    write_table(SWEEP / "points.csv", points)
+    stacks = {name: fitted([p for p in points if p["weights"] == name]) for name in LABELS}
+    depths = set(stacks["linear"].points["layers"])
+    same = fitted([p for p in points if p["weights"] == "uniform" and p["layers"] in depths])
+    table = [row(LABELS[name], stack) for name, stack in stacks.items()]
+    table.insert(1, row("uniform, fewer depths", same))
+    write_table(SWEEP / "table.csv", table)
+    print(*save(draw(stacks), SWEEP / "depth_law"), sep="\n")
+    conclude(SWEEP, TEXT.format(slope=SLOPE) + markdown(table), claims(stacks))
 
 
-def row(network: str, layers: str, seed: str, directory: Path) -> dict[str, str | float]:
-    found = {name: number(directory, quantity) for name, quantity in QUANTITIES.items()}
-    return {"network": network, "layers": int(layers), "seed": int(seed), **found, "sigma^2": found["sigma^2"] ** 2}
+def point(weights: str, layers: str, seed: str, directory: Path) -> dict[str, str | float]:
+    return {
+        "weights": weights,
+        "layers": int(layers),
+        "seed": int(seed),
+        "variance": number(directory, "gradient.sigma") ** 2,
+        "size": number(directory, "gradient.luo_size"),
+        "ratio": number(directory, "gradient.luo_size_over_trf"),
+    }
 
 
-def network(rows: list[dict[str, str | float]]) -> Network:
-    points = {name: np.array([r[name] for r in rows]) for name in rows[0] if name != "network"}
-    n, seeds = points["layers"], points["seed"].tolist()
-    replicates = seeds if len(set(seeds)) > 1 else None
+def fitted(points: Sequence[Mapping[str, str | float]]) -> Stack:
+    found = {name: np.array([p[name] for p in points], float) for name in points[0] if name != "weights"}
+    n, seeds = found["layers"], found["seed"].tolist()
     # sigma^2 scatters from seed to seed in proportion to itself, so its error is taken as proportional to n.
-    variance = fit_linear(n, points["sigma^2"], errors=n, replicates=replicates)
-    size, ratio = (fit_power_law(n, points[name], replicates=replicates) for name in EXACT)
-    return Network(points, variance, size, ratio)
+    variance = fit_linear(n, found["variance"], errors=n, replicates=seeds)
+    return Stack(found, variance, *(fit_power_law(n, found[name], replicates=seeds) for name in EXACT))
 
 
-def claims(name: str, found: Network) -> list[Claim]:
-    slope, intercept = found.variance.slope, found.variance.intercept
-    law = f"{name}: sigma^2 grows by {SLOPE:.4f} px^2 a layer ({said(slope)}) from 0 ({said(intercept)})"
-    if name != "uniform":
-        return [Claim(law, slope.covers(SLOPE) and intercept.covers(0))]
-    exact = abs(slope.value - SLOPE) < 1e-9 and abs(intercept.value) < 1e-9
-    exponents = {"size": found.size.exponent.value, "ratio": found.ratio.exponent.value}
-    words = " and ".join(f"that of the {q} is {value:.3f} (exactly {EXACT[q]})" for q, value in exponents.items())
-    return [
-        Claim(law, exact),
-        Claim(
-            f"{name}: of the exponents over n = 5..40, {words}",
-            all(round(v, 3) == EXACT[q] for q, v in exponents.items()),
-        ),
-    ]
+def row(label: str, stack: Stack) -> dict[str, object]:
+    depths = np.unique(stack.points["layers"]).astype(int)
+    return {
+        "weights": label,
+        "depths": f"{len(depths)} in {depths[0]}..{depths[-1]}",
+        "seeds": len(np.unique(stack.points["seed"])),
+        "slope of sigma^2 (px^2)": stack.variance.slope,
+        "intercept (px^2)": stack.variance.intercept,
+        "exponent of size": stack.size.exponent,
+        "exponent of ratio": stack.ratio.exponent,
+    }
 
 
-def finding(networks: Mapping[str, Network]) -> str:
-    lines = [
-        "# The effective field grows as the square root of depth",
-        "",
-        "Stacks of n 3 x 3 convolutions, no stride. sigma^2 is that of `signed` gradients for uniform weights and of `energy` "
-        "for random ones; the size is the side of the square with the area of all pixels above 4.55 % of the peak, whole pixels "
-        "counted (Luo et al. 2016), the ratio that over 2 n + 1. Brackets hold 95 % t intervals over weight seeds.",
-        "",
-        "| weights | depths | seeds | slope of sigma^2 (px^2) | intercept (px^2) | exponent of size | exponent of ratio |",
-        "|---|---|---|---|---|---|---|",
-        f"| the law | | | {SLOPE:.4f} | 0 | 0.5 in the limit | -0.5 in the limit |",
-    ]
-    for name, found in networks.items():
-        depths, seeds = np.unique(found.points["layers"]), np.unique(found.points["seed"])
-        laws = (found.variance.slope, found.variance.intercept, found.size.exponent, found.ratio.exponent)
-        cells = [name, f"{len(depths)} in {depths[0]}..{depths[-1]}", str(len(seeds)), *map(said, laws)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def claims(stacks: Mapping[str, Stack]) -> list[Claim]:
+    found = [law_holds(name, stack.variance) for name, stack in stacks.items()]
+    for name, truth in EXACT.items():
+        exponent = getattr(stacks["uniform"], name).exponent
+        sentence = f"uniform: the exponent of the {name} is {truth} over n = 5..40 (measured: {exponent})"
+        found.append(Claim(sentence, round(exponent.value, 3) == truth))
+    return found
 
 
-def said(coefficient: Coefficient) -> str:
-    if coefficient.interval is None or coefficient.interval[1] - coefficient.interval[0] < 1e-9:
-        return f"{coefficient.value:.4f}"
-    low, high = coefficient.interval
-    return f"{coefficient.value:.3f} [{low:.3f}, {high:.3f}]"
+def law_holds(name: str, law: LinearLaw) -> Claim:
+    sentence = f"{LABELS[name]}: sigma^2 grows from 0 ({law.intercept}) by {SLOPE:.3f} px^2 a layer ({law.slope})"
+    if name == "uniform":  # nothing is left to chance
+        return Claim(sentence, abs(law.slope.value - SLOPE) < 1e-9 and abs(law.intercept.value) < 1e-9)
+    told = law.slope.standard_error is not None and law.slope.standard_error < RESOLUTION * SLOPE
+    return Claim(sentence, told and law.slope.covers(SLOPE) and law.intercept.covers(0))
 
 
-def draw(networks: Mapping[str, Network]) -> Figure:
+def draw(stacks: Mapping[str, Stack]) -> Figure:
+    n = np.geomspace(5, 40, 50)
+    limits = {
+        "variance": ("$\\sigma^2$ (px$^2$)", Growth("law", n, SLOPE * n)),
+        "size": ("size (px)", Growth("Gaussian limit", n, GAUSSIAN * np.sqrt(SLOPE * n))),
+        "ratio": ("size / TRF", Growth("Gaussian limit", n, GAUSSIAN * np.sqrt(SLOPE * n) / (2 * n + 1))),
+    }
     with paper():
-        figure = Figure(figsize=(PAGE, 2.1), layout="constrained")
-        for axes, quantity in zip(figure.subplots(1, 3), QUANTITIES, strict=True):
-            logarithmic = quantity != "sigma^2"
-            draw_growth(
-                axes, [growth(name, found, quantity) for name, found in networks.items()], logarithmic=logarithmic
-            )
-            axes.set(xlabel="depth n (layers)", ylabel=AXES[quantity])
+        figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
+        for axes, (name, (label, limit)) in zip(figure.subplots(1, 3), limits.items(), strict=True):
+            series = [growth(LABELS[weights], stack, name) for weights, stack in stacks.items()]
+            draw_growth(axes, series, reference=limit, logarithmic=name != "variance")
+            axes.set(xlabel="depth n (layers)", ylabel=label)
     return figure
 
 
-def growth(name: str, found: Network, quantity: str) -> Growth:
-    """The means over seeds with their 95 % t intervals, at multiples of five layers."""
-    depths = np.array([n for n in np.unique(found.points["layers"]) if n % 5 == 0])
-    groups = [found.points[quantity][found.points["layers"] == n] for n in depths]
-    seeds = len(groups[0])
-    reach = np.array([sem(g) * student.ppf(0.975, seeds - 1) for g in groups]) if seeds > 1 else None
-    law = {"sigma^2": found.variance, "size": found.size, "ratio": found.ratio}[quantity]
-    return Growth(name, depths, np.array([g.mean() for g in groups]), reach, law)
+def growth(label: str, stack: Stack, name: str) -> Growth:
+    """At every fifth depth, so that the markers stay apart."""
+    kept = stack.points["layers"] % 5 == 0
+    means = replicate_means(stack.points["layers"][kept], stack.points[name][kept])
+    return Growth(label, *means, law=getattr(stack, name))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,12 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer.writerows(rows)
 
 
+def markdown(rows: Sequence[Mapping[str, object]]) -> str:
+    """The same table for finding.md."""
+    cells = [[*rows[0]], ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
 def conclude(directory: Path, finding: str, claims: Sequence[Claim]) -> None:
     """Write and print finding.md: the finding, and what of it holds. Exits with a message if a claim does not."""
     verdicts = [f"- {'holds' if claim.holds else 'DOES NOT HOLD'}: {claim.sentence}" for claim in claims]

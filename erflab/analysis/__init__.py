@@ -13,7 +13,7 @@ from erflab.analysis.metrics import (
     share_outside,
 )
 from erflab.analysis.profile import RadialProfile, as_density, radial_profile, section, spacing
-from erflab.analysis.scaling import LinearLaw, PowerLaw, fit_linear, fit_power_law, uniform_variance
+from erflab.analysis.scaling import LinearLaw, PowerLaw, fit_linear, fit_power_law, replicate_means, uniform_variance
 
 __all__ = [
     "FLAGS",
@@ -36,6 +36,7 @@ __all__ = [
     "moments",
     "radial_profile",
     "radius_at",
+    "replicate_means",
     "section",
     "share_outside",
     "spacing",

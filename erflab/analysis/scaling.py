@@ -8,6 +8,7 @@ its ratio -0.477, so a measured exponent is read beside the exact one of the sam
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,12 @@ class Coefficient(Estimate):
     """A fitted number; without an interval where as many points as coefficients, or one replicate, were given."""
 
     value: float
+
+    def __str__(self) -> str:
+        """The value and its interval: "0.666 [0.656, 0.676]"."""
+        numbers = (self.value, *(self.interval or ()))
+        value, *ends = (f"{round(number, 3) + 0.0:.3f}" for number in numbers)  # + 0.0 takes the sign off a zero
+        return f"{value} [{', '.join(ends)}]" if ends else value
 
     def covers(self, truth: float) -> bool:
         """Whether the 95 % interval holds `truth`; False without one."""
@@ -106,6 +113,27 @@ def fit_power_law(
     return PowerLaw(exponent, _exponential(logarithm))
 
 
+def replicate_means(
+    x: Float[np.ndarray, " points"], y: Float[np.ndarray, " points"]
+) -> tuple[Float[np.ndarray, " places"], Float[np.ndarray, " places"], Float[np.ndarray, " places"]]:
+    """Each x once, the mean of its replicates' y, and the reach of the 95 % t interval to either side; nan for one."""
+    places = np.unique(x)
+    groups = [y[x == place] for place in places]
+    means = np.array([group.mean() for group in groups])
+    return places, means, np.array([_reach(group) for group in groups])
+
+
+def _reach(group: Float[np.ndarray, " replicates"]) -> float:
+    if len(group) < 2:
+        return float("nan")
+    return _quantile(len(group) - 1) * float(group.std(ddof=1)) / math.sqrt(len(group))
+
+
+def _quantile(freedom: int) -> float:
+    """How many standard errors the interval reaches to either side."""
+    return float(student.ppf((1 + CONFIDENCE) / 2, freedom))
+
+
 def _points(
     x: ArrayLike, y: ArrayLike, errors: ArrayLike | None
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"], Float[np.ndarray, " points"] | None]:
@@ -184,7 +212,7 @@ def _mean_line(lines: Float[np.ndarray, "replicates 2"]) -> tuple[Coefficient, C
 def _coefficients(
     values: Float[np.ndarray, " 2"], errors: Float[np.ndarray, " 2"], freedom: int
 ) -> tuple[Coefficient, Coefficient]:
-    reach = float(student.ppf((1 + CONFIDENCE) / 2, freedom)) * errors
+    reach = _quantile(freedom) * errors
     slope, intercept = (
         Coefficient(float(v), float(e), (float(v - r), float(v + r)))
         for v, e, r in zip(values, errors, reach, strict=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from erflab.analysis import luo_size, moments
-from erflab.analysis.scaling import Coefficient, fit_linear, fit_power_law, uniform_variance
+from erflab.analysis.scaling import Coefficient, fit_linear, fit_power_law, replicate_means, uniform_variance
 from erflab.errors import MeasurementError
 
 DEPTHS = np.arange(5, 41)
@@ -172,3 +172,24 @@ def test_points_without_a_line_are_refused(arguments, message):
 def test_a_power_law_needs_positive_points(x, y, place):
     with pytest.raises(MeasurementError, match=f"a power law needs positive x and y; {place}"):
         fit_power_law(x, y)
+
+
+def test_replicate_means_have_t_intervals_of_their_own():
+    x, y = np.array([10.0, 5, 5, 5]), np.array([7.0, 1, 2, 6])
+    places, means, reach = replicate_means(x, y)
+    known = stats.ttest_1samp([1, 2, 6], 0).confidence_interval(0.95)
+    assert (places.tolist(), means.tolist()) == ([5, 10], [3, 7])
+    assert reach[0] == pytest.approx((known.high - known.low) / 2)
+    assert np.isnan(reach[1])
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "words"),
+    [
+        (Coefficient(2 / 3, 0.01, (0.6559, 0.6774)), "0.667 [0.656, 0.677]"),
+        (Coefficient(-1e-15), "0.000"),
+        (Coefficient(-0.4772), "-0.477"),
+    ],
+)
+def test_a_coefficient_in_words(coefficient, words):
+    assert str(coefficient) == words
