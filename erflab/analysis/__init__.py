@@ -13,6 +13,7 @@ from erflab.analysis.metrics import (
     share_outside,
 )
 from erflab.analysis.profile import RadialProfile, as_density, radial_profile, section, spacing
+from erflab.analysis.scaling import LinearLaw, PowerLaw, fit_linear, fit_power_law, replicate_means, uniform_variance
 
 __all__ = [
     "FLAGS",
@@ -20,18 +21,24 @@ __all__ = [
     "Ellipse",
     "FalloffFit",
     "LineShape",
+    "LinearLaw",
     "Moments",
+    "PowerLaw",
     "RadialProfile",
     "ShapeParameter",
     "as_density",
     "contribution_area",
     "contribution_square",
     "fit_falloff",
+    "fit_linear",
+    "fit_power_law",
     "luo_size",
     "moments",
     "radial_profile",
     "radius_at",
+    "replicate_means",
     "section",
     "share_outside",
     "spacing",
+    "uniform_variance",
 ]

@@ -26,6 +26,9 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#8C
 OVERLAY = "#56B4E9"
 """Marks on a map: Okabe and Ito's sky blue is no colour of the map's."""
 
+PAGE = 5.5
+"""Width in inches of the text of a NeurIPS paper."""
+
 RESOLUTION = 300
 """Dots per inch of the PNG."""
 

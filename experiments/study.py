@@ -1,0 +1,97 @@
+"""What the studies share: measure a sweep where it has not run yet, write its table, state the finding and check it."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from erflab.compose import config_directory
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence that a study checks each time it runs."""
+
+    sentence: str
+    holds: bool
+
+
+def measured(experiment: str, reduced: Mapping[str, str] | None = None) -> dict[tuple[str, ...], Path]:
+    """The directories of the sweep in conf/experiment/EXPERIMENT.yaml, by the values of its options in the file's order.
+
+    Runs `erflab +experiment=EXPERIMENT` in the working directory first if any result is missing. `reduced` gives
+    some of the swept options fewer values: {"model.seed": "0,1"}.
+    """
+    directories = _directories(experiment, reduced or {})
+    if not all((directory / "summary.json").exists() for directory in directories.values()):
+        _run(experiment, reduced or {})
+    return directories
+
+
+def number(directory: Path, name: str) -> float:
+    """One number of a result's summary, such as "gradient.sigma", in the summary's unit."""
+    return float(json.loads((directory / "summary.json").read_text())[name]["value"])
+
+
+def _directories(experiment: str, reduced: Mapping[str, str]) -> dict[tuple[str, ...], Path]:
+    """Where the sweep leaves each of its jobs."""
+    config = OmegaConf.load(config_directory() / "experiment" / f"{experiment}.yaml")
+    sweep = config.hydra.sweep
+    options = {**config.hydra.sweeper.params, **reduced}
+    found = {}
+    for values in itertools.product(*(_values(f"{option}={given}") for option, given in options.items())):
+        for option, value in zip(options, values, strict=True):
+            OmegaConf.update(config, option, value, force_add=True)
+        found[values] = Path(sweep.dir) / sweep.subdir
+    return found
+
+
+def _values(override: str) -> Iterator[str]:
+    """What Hydra's sweeper makes of OPTION=VALUES."""
+    parsed = OverridesParser.create().parse_override(override)
+    return parsed.sweep_string_iterator() if parsed.is_sweep_override() else iter([str(parsed.value())])
+
+
+def _run(experiment: str, reduced: Mapping[str, str]) -> None:
+    params = ",".join(f"{option}:'{values}'" for option, values in reduced.items())
+    # The sweep's models may come from this folder, which must import from any working directory.
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "erflab", f"+experiment={experiment}", f"hydra.sweeper.params={{{params}}}"]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """A CSV file with one row a mapping, columns in the order of the first."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def markdown(rows: Sequence[Mapping[str, object]]) -> str:
+    """The same table for finding.md."""
+    cells = [[*rows[0]], ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def conclude(directory: Path, finding: str, claims: Sequence[Claim]) -> None:
+    """Write and print finding.md: the finding, and what of it holds. Exits with a message if a claim does not."""
+    verdicts = [f"- {'holds' if claim.holds else 'DOES NOT HOLD'}: {claim.sentence}" for claim in claims]
+    text = "\n".join([finding.strip(), "", *verdicts, ""])
+    (directory / "finding.md").write_text(text)
+    print(text)
+    failed = [claim.sentence for claim in claims if not claim.holds]
+    if failed:
+        sys.exit(f"the finding does not hold: {'; '.join(failed)}")

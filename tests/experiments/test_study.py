@@ -1,0 +1,78 @@
+"""What the studies share: where a sweep leaves its jobs, the table, and a finding that is checked."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SWEPT = {"model.arguments.layers": "5,10", "model.seed": "range(2)"}
+PLACES = {
+    ("relu", layers, seed): Path(f"multirun/depth_law/relu_{layers}_{seed}") for layers in ("5", "10") for seed in "01"
+}
+
+
+def reduced() -> dict[str, str]:
+    return {"model.arguments.activation": "relu", **SWEPT}
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that a study would run."""
+    ran: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: ran.append(command))
+    return ran
+
+
+def test_a_sweep_is_measured_where_a_result_is_missing(commands):
+    from study import measured
+
+    assert measured("depth_law", reduced()) == PLACES
+    ((*_, experiment, params),) = commands
+    assert experiment == "+experiment=depth_law"
+    assert params == (
+        "hydra.sweeper.params={model.arguments.activation:'relu',model.arguments.layers:'5,10',model.seed:'range(2)'}"
+    )
+
+
+def test_a_measured_sweep_is_only_read(commands, scripts):
+    from study import measured, number
+
+    for i, place in enumerate(PLACES.values()):
+        (scripts / place).mkdir(parents=True)
+        (scripts / place / "summary.json").write_text(json.dumps({"gradient.sigma": {"value": i}}))
+    assert [number(place, "gradient.sigma") for place in measured("depth_law", reduced()).values()] == [0, 1, 2, 3]
+    assert commands == []
+
+
+def test_the_whole_sweep_is_what_the_file_says(commands):
+    from study import measured
+
+    found = measured("trained_against_random")
+    assert found[("none", "blocks.3")] == Path("multirun/trained_against_random/none_blocks.3")
+    assert len(found) == 6
+
+
+def test_a_table_is_written_and_shown(scripts):
+    from study import markdown, write_table
+
+    rows = [{"layers": 5, "sigma": 1.8}, {"layers": 10, "sigma": 2.6}]
+    write_table(scripts / "table.csv", rows)
+    assert (scripts / "table.csv").read_text().split() == ["layers,sigma", "5,1.8", "10,2.6"]
+    assert markdown(rows) == "| layers | sigma |\n| --- | --- |\n| 5 | 1.8 |\n| 10 | 2.6 |"
+
+
+def test_a_finding_that_holds_is_written(scripts, capsys):
+    from study import Claim, conclude
+
+    conclude(scripts, "# Found\n", [Claim("it grows", True)])
+    assert (scripts / "finding.md").read_text() == "# Found\n\n- holds: it grows\n"
+    assert "- holds: it grows" in capsys.readouterr().out
+
+
+def test_a_finding_that_fails_is_written_and_ends_the_script(scripts):
+    from study import Claim, conclude
+
+    with pytest.raises(SystemExit, match=r"^the finding does not hold: it shrinks$"):
+        conclude(scripts, "# Found", [Claim("it grows", True), Claim("it shrinks", False)])
+    assert "- DOES NOT HOLD: it shrinks" in (scripts / "finding.md").read_text()
