@@ -12,6 +12,10 @@ FLAGS = {
     "untracked": "dependence on the input was lost (.item(), numpy); the theoretical field may be too small",
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
     "no_size": "the map has no size: it is zero (a dead unit) or has negative values (signed)",
+    "few_groups": "few independent scenes, so intervals are wide, or none for a single one; measure at least 8 scenes",
+    "few_effective_images": "few images carry the sum (N_eff under 100), so intervals are optimistic; measure more images",
+    "dominant_image": "one image carries much of the sum; compare equal_weight_sigma, and measure more images",
+    "scale_dependent": "replknet_area_ratio depends on the scale of the map; compare it only with tables of that protocol",
     "fit": "the falloff fit is not to be trusted as it stands",
 }
 """Code -> what it means and what to do."""

@@ -168,7 +168,7 @@ def _occlusion(trunk: Trunk, loader: Loader, field: TheoreticalField, config: Oc
         sums.update(occlusion_maps(difference, plan, batch, fill(batch), config.per_evaluation), batch.scenes)
     share = clipped_share(plan, field)
     flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
-    return Measured(sums, plan.frame, f"{plan.patch} px patch", "output^2", plan.counts(), flags)
+    return Measured(sums, plan.frame, f"{plan.patch} px patch", "output^2", plan.counts(), flags, plan.patch)
 
 
 def _fill(baseline: str, patch: int, loader: Loader) -> Fill:

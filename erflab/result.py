@@ -14,12 +14,15 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
-from erflab.analysis.sizes import Sizes, measure_sizes
+from erflab.analysis.agreement import joint_agreement
+from erflab.analysis.jackknife import Estimate, GroupedMap
+from erflab.analysis.sizes import Quantity, Sizes, measure_sizes
 from erflab.errors import MeasurementError, ResultError
 from erflab.flags import Flag
+from erflab.groups import equal_weight_map, equal_weight_sigma, grouped_map, image_weights, weight_flags
 
 METHODS = ("gradient", "occlusion")
-FORMAT = 1
+FORMAT = 2
 _ENCODING = {"zlib": True, "shuffle": True, "complevel": 4}
 
 
@@ -28,7 +31,8 @@ class Result:
     """Maps and numbers of one measurement.
 
     `dataset` holds, for each method measured, the mean map over images `METHOD` (float64), its per-image `METHOD_variance`
-    and the sums of each group of scenes `METHOD_groups`, on (y, x) in px from the unit's centre (occlusion on coordinates
+    and the sums of each group of scenes `METHOD_groups` (`METHOD_equal_groups`: each map divided by its own sum), on (y, x) in px
+    from the unit's centre (occlusion on coordinates
     of its own, with readings per offset in `occlusion_readings`), and in its attributes the theoretical field, the
     configuration, images, flags and versions as JSON. `provenance` holds what varies from run to run.
     """
@@ -63,6 +67,11 @@ class Result:
         names = {str(d): str(d).rsplit("_", 1)[-1] for d in found.dims}
         return found.rename({old: new for old, new in names.items() if old != new})
 
+    def grouped(self, method: str | None = None) -> GroupedMap:
+        """The mean map with the sums of its groups of scenes, from which every error is computed."""
+        name = method or self.methods[0]
+        return grouped_map(self.dataset, self.map(name), name)
+
     @property
     def box(self) -> tuple[float, float, float, float] | None:
         """The theoretical field as offsets (y0, y1, x0, x1) from the unit's centre, inclusive; None if unknown."""
@@ -81,15 +90,67 @@ class Result:
         for method in self.methods:
             try:
                 found[method] = measure_sizes(
-                    self.map(method),
+                    self.grouped(method),
                     variance=self.variance(method),
                     box=self.box,
                     trf_size=[None if s is None else float(s) for s in theory["size"]],
+                    input_size=(theory["input_size"][0], theory["input_size"][1]),
+                    replknet=self._magnitude(method) == "replknet",
                     **falloff,
                 )
             except MeasurementError as error:
                 found[method] = error
         return found
+
+    def _magnitude(self, method: str) -> str:
+        return str(self.dataset[method].attrs["magnitude"])
+
+    @cached_property
+    def _images(self) -> dict[str, dict[str, Quantity]]:
+        """What the images weigh, and sigma where they weigh the same, of each method."""
+        found = {}
+        for method in self.methods:
+            equal = equal_weight_sigma(equal_weight_map(self.dataset, self.map(method), method))
+            found[method] = {
+                "images": Quantity(int(self.dataset[method].attrs["images"]), "1"),
+                **{name: Quantity(value, "1") for name, value in image_weights(self.dataset, method).items()},
+                "equal_weight_sigma": Quantity.of(equal, "px"),
+            }
+        return found
+
+    def agreement(self, predicted: xr.DataArray | None = None) -> dict[str, dict[str, Quantity]]:
+        """How far the fields agree, as NAME -> number -> quantity, with errors over images.
+
+        - `gradient_vs_occlusion` and `blurred_gradient_vs_occlusion` (see `joint_agreement`), where both were measured; the
+          blurred one is expected to be equal for linear networks and white images only;
+        - `METHOD_vs_theory`: the share of the theoretical field's area that holds 95.45 % of the map, the side of its
+          95.45 % square over that of the field, and the share of the map outside;
+        - `METHOD_vs_predicted`, where a predicted energy map on (y, x) is given, such as `predicted_field(...).map`.
+
+        A pair with a map that has no size is left out.
+        """
+        sized = [method for method in self.methods if self.known_sizes(method)]
+        found = {f"{method}_vs_theory": self._against_theory(method) for method in sized}
+        if len(sized) == len(METHODS):
+            found |= self._gradient_vs_occlusion
+        if predicted is not None:
+            for method in sized:
+                found[f"{method}_vs_predicted"] = _quantities(joint_agreement(self.grouped(method), predicted))
+        return found
+
+    @cached_property
+    def _gradient_vs_occlusion(self) -> dict[str, dict[str, Quantity]]:
+        gradient, occlusion = (self.grouped(method) for method in METHODS)
+        patch = int(self.dataset["occlusion"].attrs["patch"])
+        return {
+            "gradient_vs_occlusion": _quantities(joint_agreement(gradient, occlusion)),
+            "blurred_gradient_vs_occlusion": _quantities(joint_agreement(gradient, occlusion, patch)),
+        }
+
+    def _against_theory(self, method: str) -> dict[str, Quantity]:
+        quantities = self.sizes(method).quantities
+        names = {"area_share": "area_0.9545_over_trf", "square_ratio": "square_0.9545_over_trf"}
+        return {to: quantities[name] for to, name in names.items()} | {"outside": quantities["share_outside_trf"]}
 
     def sizes(self, method: str | None = None) -> Sizes:
         """All sizes and the falloff fit of one method's map. Raises MeasurementError if the map has none."""
@@ -108,6 +169,9 @@ class Result:
         """What may mislead: raised while measuring, and by the analysis."""
         flags = [Flag(**f) for f in self.attribute("flags")]
         for method, sizes in self._analysed.items():
+            flags += weight_flags(self.dataset, method)
+            if self._magnitude(method) == "replknet":
+                flags.append(Flag("scale_dependent", method))
             if isinstance(sizes, MeasurementError):
                 flags.append(Flag("no_size", method, str(sizes)))
             else:
@@ -131,12 +195,12 @@ class Result:
             "flags": [asdict(f) for f in self.flags],
         }
         for method, sizes in self._analysed.items():
-            flat[f"{method}.magnitude"] = self.dataset[method].attrs["magnitude"]
-            flat[f"{method}.images"] = _scalar(int(self.dataset[method].attrs["images"]), "1")
+            flat[f"{method}.magnitude"] = self._magnitude(method)
+            flat.update(_flat(method, self._images[method]))
             if isinstance(sizes, Sizes):
-                flat.update(
-                    {f"{method}.{n}": _scalar(q.value, q.unit, q.standard_error) for n, q in sizes.quantities.items()}
-                )
+                flat.update(_flat(method, sizes.quantities))
+        for name, numbers in self.agreement().items():
+            flat.update(_flat(name, numbers))
         return flat
 
     def plot(self, path: str | Path | None = None) -> Figure:
@@ -228,9 +292,14 @@ def _to_json(value: Any) -> Any:
     return value
 
 
-def _scalar(value: float | None, unit: str, standard_error: float | None = None) -> dict[str, Any]:
-    return {"value": value, "unit": unit, "standard_error": standard_error, "interval": None}
+def _quantities(estimates: Mapping[str, Estimate]) -> dict[str, Quantity]:
+    """The numbers of an agreement with their units."""
+    return {n: Quantity.of(e, "px" if n == "radial_earth_mover" else "1") for n, e in estimates.items()}
+
+
+def _flat(subject: str, quantities: Mapping[str, Quantity]) -> dict[str, Any]:
+    return {f"{subject}.{name}": asdict(quantity) for name, quantity in quantities.items()}
 
 
 def _axes(name: str, values: list[Any], unit: str) -> dict[str, Any]:
-    return {f"{name}_{axis}": _scalar(v, unit) for axis, v in zip("yx", values, strict=True)}
+    return {f"{name}_{axis}": asdict(Quantity(v, unit)) for axis, v in zip("yx", values, strict=True)}

@@ -131,10 +131,10 @@ def test_share_outside_a_box():
 @pytest.mark.parametrize("share", [0, 1, -0.5, 50, math.nan])
 def test_shares_lie_between_zero_and_one(make_map, share):
     map = make_map(np.ones((3, 3)))
-    with pytest.raises(ConfigError, match=f"q is {share!r}; give a share between 0 and 1, both excluded"):
+    with pytest.raises(ConfigError, match=f"the share is {share!r}; give a number between 0 and 1, both excluded"):
         radius_at(map, share)
     for size in (contribution_area, contribution_square):
-        with pytest.raises(ConfigError, match=f"t is {share!r}; give a share"):
+        with pytest.raises(ConfigError, match=f"the share is {share!r}; give"):
             size(map, share)
 
 
