@@ -172,6 +172,12 @@ def fit_samples(
     return _describe(family, problem, solution, low, scale, weighted=samples.weighted)
 
 
+def values_at(samples: Samples, fit: FalloffFit) -> Float[np.ndarray, "y x"]:
+    """The fitted values of the samples, averaged over their blocks."""
+    grid = samples.grid(line_shape(fit.family))
+    return grid.values(_vector(fit, grid.shape, low=0.0, scale=1.0))
+
+
 def _vector(start: FalloffFit, shape: LineShape, low: float, scale: float) -> Float[np.ndarray, " vector"]:
     """A fit as the vector of a problem on the scale of its values."""
     p = start.parameters

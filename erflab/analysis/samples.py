@@ -68,7 +68,11 @@ class Samples:
 
     def of(self, map: xr.DataArray) -> Samples:
         """Another map on the same grid, weighed alike."""
-        return replace(self, values=_block_means(map, self.block).values)
+        return replace(self, values=self.means(map))
+
+    def means(self, map: xr.DataArray) -> Float[np.ndarray, "y x"]:
+        """Another map on the same grid, averaged over the blocks."""
+        return np.asarray(_block_means(map, self.block).values)
 
 
 def samples_of(
