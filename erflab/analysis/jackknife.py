@@ -121,6 +121,18 @@ def jackknife(
         replicates = [statistics(*maps) for maps in zip(*(map.replicates() for map in grouped), strict=True)]
     except MeasurementError:
         return {name: Estimate(value) for name, value in full.items()}
+    return combine(full, replicates, grouped.images, corrected=corrected, periods=periods)
+
+
+def combine(
+    full: Mapping[str, float | None],
+    replicates: Sequence[Mapping[str, float | None]],
+    images: Int[np.ndarray, " group"],
+    *,
+    corrected: Sequence[str] = (),
+    periods: Mapping[str, float] | None = None,
+) -> dict[str, Estimate]:
+    """As `jackknife`, from numbers that are known already: of all images, and of all but each group in turn."""
     return {
         name: _estimate(
             value,

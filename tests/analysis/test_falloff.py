@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from known_maps import gaussian_map
 from scipy.optimize import curve_fit
 
-from erflab.analysis import FLAGS, LINE_SHAPES, LineShape, ShapeParameter, falloff, fit_falloff, leastsquares
+from erflab.analysis import FLAGS, LINE_SHAPES, LineShape, ShapeParameter, fit_falloff, leastsquares, samples
+from erflab.analysis.falloff import fit_samples
 from erflab.errors import ConfigError, MeasurementError
 
 TRUTH = {
@@ -182,7 +183,12 @@ def test_evaluate_gives_the_map_back_on_any_grid():
 
 def test_a_new_family_is_one_row(monkeypatch):
     bell = LineShape(
-        "exp(-u^b / 2)", lambda t, b: np.exp(-(t ** (b / 2)) / 2), (ShapeParameter("exponent", 2, 0.3, 8),)
+        "bell",
+        "exp(-u^b / 2)",
+        lambda t, b: np.exp(-(t ** (b / 2)) / 2),
+        half_width=lambda b: (2 * math.log(2)) ** (1 / b),
+        second_moment=lambda b: 1.0,
+        extras=(ShapeParameter("exponent", 2, 0.3, 8),),
     )
     monkeypatch.setitem(LINE_SHAPES, "bell", bell)
     radius = fit_falloff(tilted()).ellipse.squared_radius(*np.meshgrid(np.arange(-30.0, 31), np.arange(-30.0, 31)))
@@ -273,6 +279,8 @@ def test_a_negative_variance_is_refused():
         fit_falloff(map, variance=-map)
 
 
-def test_largest_is_where_the_averaging_begins(monkeypatch):
-    monkeypatch.setattr(falloff, "LARGEST", 50)
-    assert fit_falloff(tilted()).sigma == pytest.approx(math.sqrt((144 + 49) / 2), rel=1e-4)
+def test_largest_is_where_the_averaging_begins():
+    assert samples.samples_of(tilted(), largest=101).block == 1
+    averaged = samples.samples_of(tilted(), largest=50)
+    assert averaged.block == 3
+    assert fit_samples(averaged, "gaussian").sigma == pytest.approx(math.sqrt((144 + 49) / 2), rel=1e-4)
