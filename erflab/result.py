@@ -14,7 +14,7 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
-from erflab.analysis.agreement import joint_agreement
+from erflab.analysis.fields import against_theory, gradient_against_occlusion, predicted_against
 from erflab.analysis.jackknife import Estimate, GroupedMap
 from erflab.analysis.sizes import Quantity, Sizes, measure_sizes
 from erflab.errors import MeasurementError, ResultError
@@ -30,11 +30,11 @@ _ENCODING = {"zlib": True, "shuffle": True, "complevel": 4}
 class Result:
     """Maps and numbers of one measurement.
 
-    `dataset` holds, for each method measured, the mean map over images `METHOD` (float64), its per-image `METHOD_variance`
-    and the sums of each group of scenes `METHOD_groups` (`METHOD_equal_groups`: each map divided by its own sum), on (y, x) in px
-    from the unit's centre (occlusion on coordinates
-    of its own, with readings per offset in `occlusion_readings`), and in its attributes the theoretical field, the
-    configuration, images, flags and versions as JSON. `provenance` holds what varies from run to run.
+    `dataset` holds, for each method measured, the mean map over images `METHOD` (float64), its per-image `METHOD_variance`,
+    the sums of each group of scenes `METHOD_groups` and the same of the images' maps each divided by its own sum,
+    `METHOD_equal_groups`, on (y, x) in px from the unit's centre (occlusion on coordinates of its own, with readings per
+    offset in `occlusion_readings`), and in its attributes the theoretical field, the configuration, images, flags and
+    versions as JSON. `provenance` holds what varies from run to run.
     """
 
     dataset: xr.Dataset
@@ -105,52 +105,42 @@ class Result:
     def _magnitude(self, method: str) -> str:
         return str(self.dataset[method].attrs["magnitude"])
 
+    def weights(self, method: str | None = None) -> dict[str, Quantity]:
+        """How many images there are and how they weigh: images, effective_images, largest_image_share, equal_weight_sigma."""
+        name = method or self.methods[0]
+        return {
+            "images": Quantity(int(self.dataset[name].attrs["images"]), "1"),
+            **{n: Quantity(value, "1") for n, value in image_weights(self.dataset, name).items()},
+            "equal_weight_sigma": Quantity.of(self._equal_weight_sigma[name], "px"),
+        }
+
     @cached_property
-    def _images(self) -> dict[str, dict[str, Quantity]]:
-        """What the images weigh, and sigma where they weigh the same, of each method."""
-        found = {}
-        for method in self.methods:
-            equal = equal_weight_sigma(equal_weight_map(self.dataset, self.map(method), method))
-            found[method] = {
-                "images": Quantity(int(self.dataset[method].attrs["images"]), "1"),
-                **{name: Quantity(value, "1") for name, value in image_weights(self.dataset, method).items()},
-                "equal_weight_sigma": Quantity.of(equal, "px"),
-            }
-        return found
+    def _equal_weight_sigma(self) -> dict[str, Estimate]:
+        return {name: equal_weight_sigma(equal_weight_map(self.dataset, self.map(name), name)) for name in self.methods}
 
     def agreement(self, predicted: xr.DataArray | None = None) -> dict[str, dict[str, Quantity]]:
         """How far the fields agree, as NAME -> number -> quantity, with errors over images.
 
-        - `gradient_vs_occlusion` and `blurred_gradient_vs_occlusion` (see `joint_agreement`), where both were measured; the
-          blurred one is expected to be equal for linear networks and white images only;
-        - `METHOD_vs_theory`: the share of the theoretical field's area that holds 95.45 % of the map, the side of its
-          95.45 % square over that of the field, and the share of the map outside;
-        - `METHOD_vs_predicted`, where a predicted energy map on (y, x) is given, such as `predicted_field(...).map`.
-
-        A pair with a map that has no size is left out.
+        `METHOD_vs_theory`, and where both were measured `gradient_vs_occlusion` and `blurred_gradient_vs_occlusion`: equal
+        for linear networks and white images. With a predicted energy map on (y, x), such as `predicted_field(...).map`, also
+        `predicted_vs_METHOD`. The numbers are those of `erflab.analysis.fields`. Maps that have no size are left out.
         """
-        sized = [method for method in self.methods if self.known_sizes(method)]
-        found = {f"{method}_vs_theory": self._against_theory(method) for method in sized}
-        if len(sized) == len(METHODS):
+        known = {method: sizes for method in self.methods if (sizes := self.known_sizes(method))}
+        found = {f"{method}_vs_theory": against_theory(sizes) for method, sizes in known.items()}
+        if len(known) == len(METHODS):
             found |= self._gradient_vs_occlusion
         if predicted is not None:
-            for method in sized:
-                found[f"{method}_vs_predicted"] = _quantities(joint_agreement(self.grouped(method), predicted))
+            found |= predicted_against(predicted, {method: self.grouped(method) for method in known}, self._patch)
         return found
 
     @cached_property
     def _gradient_vs_occlusion(self) -> dict[str, dict[str, Quantity]]:
-        gradient, occlusion = (self.grouped(method) for method in METHODS)
-        patch = int(self.dataset["occlusion"].attrs["patch"])
-        return {
-            "gradient_vs_occlusion": _quantities(joint_agreement(gradient, occlusion)),
-            "blurred_gradient_vs_occlusion": _quantities(joint_agreement(gradient, occlusion, patch)),
-        }
+        assert self._patch is not None  # occlusion was measured; this tells the type checker
+        return gradient_against_occlusion(self.grouped("gradient"), self.grouped("occlusion"), self._patch)
 
-    def _against_theory(self, method: str) -> dict[str, Quantity]:
-        quantities = self.sizes(method).quantities
-        names = {"area_share": "area_0.9545_over_trf", "square_ratio": "square_0.9545_over_trf"}
-        return {to: quantities[name] for to, name in names.items()} | {"outside": quantities["share_outside_trf"]}
+    @property
+    def _patch(self) -> int | None:
+        return int(self.dataset["occlusion"].attrs["patch"]) if "occlusion" in self.dataset else None
 
     def sizes(self, method: str | None = None) -> Sizes:
         """All sizes and the falloff fit of one method's map. Raises MeasurementError if the map has none."""
@@ -196,7 +186,7 @@ class Result:
         }
         for method, sizes in self._analysed.items():
             flat[f"{method}.magnitude"] = self._magnitude(method)
-            flat.update(_flat(method, self._images[method]))
+            flat.update(_flat(method, self.weights(method)))
             if isinstance(sizes, Sizes):
                 flat.update(_flat(method, sizes.quantities))
         for name, numbers in self.agreement().items():
@@ -290,11 +280,6 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _quantities(estimates: Mapping[str, Estimate]) -> dict[str, Quantity]:
-    """The numbers of an agreement with their units."""
-    return {n: Quantity.of(e, "px" if n == "radial_earth_mover" else "1") for n, e in estimates.items()}
 
 
 def _flat(subject: str, quantities: Mapping[str, Quantity]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def test_what_is_no_result_is_refused(result: Result, tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="cannot be read as a result"):
         erflab.load(tmp_path)
     result.dataset.assign_attrs(format=99).to_netcdf(tmp_path / "future.nc", engine="h5netcdf")
-    with pytest.raises(ResultError, match="has result format 99; this version reads format 1"):
+    with pytest.raises(ResultError, match="has result format 99; this version reads format 2"):
         erflab.load(tmp_path / "future.nc")
     with pytest.raises(ResultError, match="no method 'ablation' in this result; it has gradient, occlusion"):
         result.map("ablation")

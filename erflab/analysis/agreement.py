@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -13,6 +15,14 @@ from erflab.analysis.jackknife import Estimate, GroupedMap, jackknife
 from erflab.analysis.metrics import overlap
 from erflab.analysis.moments import moments
 from erflab.analysis.profile import as_density, check_map, radii, same_grid, spacing
+
+_RANGES = {
+    "cosine": (0.0, 1.0),
+    "total_variation": (0.0, 1.0),
+    "radial_earth_mover": (0.0, math.inf),
+    "sigma_ratio": (0.0, math.inf),
+}
+"""What each number can be; an interval ends there."""
 
 
 def agreement(first: xr.DataArray, second: xr.DataArray) -> dict[str, float]:
@@ -71,13 +81,15 @@ def _overlaps(
 
 
 def joint_agreement(
-    first: GroupedMap, second: GroupedMap | xr.DataArray, patch: int | None = None
+    first: GroupedMap | xr.DataArray, second: GroupedMap, patch: int | None = None
 ) -> dict[str, Estimate]:
-    """`agreement` of two maps and the ratio of their sigmas, with errors, on the grid of the second.
+    """`agreement` of two maps and `sigma_ratio`, first over second, with errors, on the grid of the second.
+
+    Noise in either map keeps them apart: with few images the distances are upper bounds and the cosine a lower one.
 
     Args:
-        first: the finer map, such as the gradient's.
-        second: a map of the same scenes, or one without images, such as a predicted field.
+        first: the finer map, such as the gradient's; of the same scenes, or without images, such as a predicted field.
+        second: the map whose grid is taken.
         patch: side in px by which the first map is blurred (see `blurred`) before it is compared; None for not at all.
 
     Raises:
@@ -90,9 +102,17 @@ def joint_agreement(
         width = moments(one if patch is None else common).sigma
         return {**agreement(common, other), "sigma_ratio": _ratio(width, moments(other).sigma)}
 
-    if isinstance(second, GroupedMap):
-        return jackknife(numbers, first, second)
-    return jackknife(lambda map: numbers(map, second), first)
+    if isinstance(first, GroupedMap):
+        estimates = jackknife(numbers, first, second)
+    else:
+        estimates = jackknife(lambda map: numbers(first, map), second)
+    return {name: _within(estimate, *_RANGES[name]) for name, estimate in estimates.items()}
+
+
+def _within(estimate: Estimate, low: float, high: float) -> Estimate:
+    if estimate.interval is None:
+        return estimate
+    return replace(estimate, interval=(max(estimate.interval[0], low), min(estimate.interval[1], high)))
 
 
 def _ratio(first: float, second: float) -> float | None:

@@ -121,7 +121,7 @@ def jackknife(
         replicates = [statistics(*maps) for maps in zip(*(map.replicates() for map in grouped), strict=True)]
     except MeasurementError:
         return {name: Estimate(value) for name, value in full.items()}
-    return combine(full, replicates, grouped.images, corrected=corrected, periods=periods)
+    return combine(full, replicates, images, corrected=corrected, periods=periods)
 
 
 def combine(
@@ -129,7 +129,7 @@ def combine(
     replicates: Sequence[Mapping[str, float | None]],
     images: Int[np.ndarray, " group"],
     *,
-    corrected: Sequence[str] = (),
+    corrected: Collection[str] = (),
     periods: Mapping[str, float] | None = None,
 ) -> dict[str, Estimate]:
     """As `jackknife`, from numbers that are known already: of all images, and of all but each group in turn."""

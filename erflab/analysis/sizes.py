@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import xarray as xr
 
 from erflab.analysis.background import above_floor, floor_share
-from erflab.analysis.falloff import FalloffFit, fit_falloff
+from erflab.analysis.falloff import FalloffFit, fit_samples
+from erflab.analysis.families import LARGEST
 from erflab.analysis.jackknife import Estimate, GroupedMap, jackknife
 from erflab.analysis.metrics import (
     contribution_square,
@@ -21,7 +22,9 @@ from erflab.analysis.metrics import (
     share_outside,
 )
 from erflab.analysis.moments import Moments, moments
+from erflab.analysis.profile import as_density
 from erflab.analysis.replknet import REPLKNET_SHARES, replknet_area_ratio
+from erflab.analysis.samples import samples_of
 
 SHARES = (0.5, 0.9, 0.9545, 0.99)
 
@@ -31,16 +34,16 @@ AREAS = [*(f"area_{t:g}" for t in SHARES), "entropy_area", "participation_area"]
 _ABOVE, _OVER_TRF, _OVER_IMAGE = "_above_floor", "_over_trf", "_over_image"
 
 CORRECTED = frozenset(name + suffix for name in AREAS for suffix in ("", _ABOVE, _OVER_TRF, _OVER_IMAGE))
-"""Numbers that are corrected for their bias: noise, which makes some pixels bright by chance, changes every area that ranks
-or squares pixels, and the more so the fewer images. `luo_size` is not among them: it hangs on the one brightest pixel, and
-for a maximum the jackknife's correction adds more error than it takes away."""
+"""Numbers that are corrected for their bias: noise, which makes some pixels bright by chance, shrinks every area that ranks
+or squares pixels. `luo_size` is not among them: it hangs on the one brightest pixel, and there the correction costs more than
+it mends (simulated coverage of its 95 % interval at N_eff above 100: 92 % as it is, 73 % corrected)."""
 
 _ANGLES = ["orientation", "fit_theta"]
 """Axes, which a half turn leaves as they are."""
 
 _UNITS = {
-    **dict.fromkeys([*LENGTHS, "centroid_y", "centroid_x", *(f"fit_{n}" for n in ("center_y", "center_x"))], "px"),
-    **dict.fromkeys(["fit_sigma", "fit_sigma_major", "fit_sigma_minor"], "px"),
+    **dict.fromkeys([*LENGTHS, "centroid_y", "centroid_x", "fit_center_y", "fit_center_x"], "px"),
+    **{f"fit_{name}": "px" for name in ("sigma", "sigma_major", "sigma_minor", "half_width", "moment_sigma")},
     **dict.fromkeys(AREAS, "px^2"),
     **dict.fromkeys(_ANGLES, "rad"),
     **dict.fromkeys(["fit_amplitude", "fit_floor"], "map"),
@@ -104,14 +107,15 @@ def measure_sizes(
         MeasurementError: the map has negative values, or is zero everywhere.
     """
     grouped = map if isinstance(map, GroupedMap) else GroupedMap.without_groups(map)
-    fit = fit_falloff(grouped.mean, family, variance=variance, elliptical=elliptical, floor=floor)
+    samples = samples_of(grouped.mean, variance, LARGEST)
+    fit = fit_samples(samples, family, elliptical=elliptical, floor=floor).against(grouped)
     side = _mean_side(trf_size)
     image_area = None if input_size is None else float(math.prod(input_size))
 
     def numbers(map: xr.DataArray) -> dict[str, float | None]:
         fitted = fit
         if map is not grouped.mean:
-            fitted = fit_falloff(map, family, variance=variance, elliptical=elliptical, floor=floor)
+            fitted = fit_samples(samples.of(map), family, elliptical=elliptical, floor=floor, start=fit)
         extents = _extents(map)
         return {
             **extents,
@@ -125,21 +129,29 @@ def measure_sizes(
         }
 
     estimates = jackknife(numbers, grouped, corrected=CORRECTED, periods=dict.fromkeys(_ANGLES, math.pi))
-    quantities = {name: Quantity.of(estimate, _unit(name)) for name, estimate in estimates.items()}
+    quantities = {name: _quantity(name, estimate) for name, estimate in estimates.items()}
+    quantities["fit_binned_chi_square"] = Quantity(fit.binned_chi_square, "1")
     return Sizes(moments(grouped.mean), fit, quantities)
+
+
+def _quantity(name: str, estimate: Estimate) -> Quantity:
+    """The estimate with its unit; a parameter that the fit held fixed has no error."""
+    fixed = name.startswith("fit_") and not estimate.standard_error
+    return Quantity.of(Estimate(estimate.value) if fixed else estimate, _UNITS.get(name.removesuffix(_ABOVE), "1"))
 
 
 def _extents(map: xr.DataArray) -> dict[str, float]:
     """Every length and area of a map."""
-    radius, area = encircled_energy(map), ranked_area(map)
+    density = as_density(map)
+    radius, area = encircled_energy(density), ranked_area(density)
     return {
-        "sigma": moments(map).sigma,
+        "sigma": moments(density).sigma,
         **{f"radius_{q:g}": radius.at(q) for q in SHARES},
         **{f"area_{t:g}": area.at(t) for t in SHARES},
-        **{f"square_{t:g}": contribution_square(map, t) for t in SHARES},
-        "luo_size": luo_size(map),
-        "entropy_area": entropy_area(map),
-        "participation_area": participation_area(map),
+        **{f"square_{t:g}": contribution_square(density, t) for t in SHARES},
+        "luo_size": luo_size(density),
+        "entropy_area": entropy_area(density),
+        "participation_area": participation_area(density),
     }
 
 
@@ -176,6 +188,8 @@ def _above_floor(map: xr.DataArray, floor: float | None) -> dict[str, float | No
 def _fit_numbers(fit: FalloffFit) -> dict[str, float | None]:
     return {
         "fit_sigma": fit.sigma,
+        "fit_half_width": fit.half_width,
+        "fit_moment_sigma": fit.moment_sigma,
         **{f"fit_{name}": value for name, value in fit.parameters.items()},
         "fit_r_squared": fit.r_squared,
         "fit_reduced_chi_square": fit.reduced_chi_square,
@@ -190,7 +204,3 @@ def _mean_side(size: Sequence[float | None]) -> float | None:
     """Geometric mean of the field's sides, None where one is unknown or unbounded."""
     sides = [s for s in size if s is not None and math.isfinite(s) and s > 0]
     return math.sqrt(sides[0] * sides[1]) if len(sides) == len(size) == 2 else None
-
-
-def _unit(name: str) -> str:
-    return _UNITS.get(name.removesuffix(_ABOVE), "1")
