@@ -191,7 +191,7 @@ def same_grid(other: xr.DataArray, map: xr.DataArray) -> xr.DataArray:
     checked = check_map(other)
     if any(not np.array_equal(checked[axis].values, map[axis].values) for axis in ("y", "x")):
         shapes = f"{dict(checked.sizes)} against {dict(map.sizes)}"
-        raise MeasurementError(f"variance and map lie on different grids ({shapes}); give both the same y and x.")
+        raise MeasurementError(f"the two maps lie on different grids ({shapes}); give both the same y and x.")
     return checked
 
 

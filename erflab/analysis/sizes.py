@@ -51,7 +51,7 @@ _UNITS = {
 """Units of the numbers that have one."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Quantity:
     """A number with its unit ("px", "px^2", "rad", "map" for the map's own, or "1") and, where known, its errors."""
 
