@@ -50,6 +50,7 @@ class Truth:
 
     @property
     def name(self) -> str:
+        """The family with its own parameters."""
         return " ".join([self.family, *(f"{e:g}" for e in self.extras)])
 
     @property

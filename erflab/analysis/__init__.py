@@ -2,6 +2,7 @@
 
 from erflab.analysis.ellipse import Ellipse
 from erflab.analysis.falloff import FLAGS, FalloffFit, fit_falloff
+from erflab.analysis.families import FamilyComparison, FamilyRow, compare_families
 from erflab.analysis.lineshapes import LINE_SHAPES, LineShape, ShapeParameter
 from erflab.analysis.metrics import (
     Moments,
@@ -19,11 +20,14 @@ __all__ = [
     "LINE_SHAPES",
     "Ellipse",
     "FalloffFit",
+    "FamilyComparison",
+    "FamilyRow",
     "LineShape",
     "Moments",
     "RadialProfile",
     "ShapeParameter",
     "as_density",
+    "compare_families",
     "contribution_area",
     "contribution_square",
     "fit_falloff",

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from erflab.analysis.falloff import FalloffFit, fit_samples, values_at
@@ -40,7 +39,7 @@ class FamilyRow:
     estimates: dict[str, Estimate]
     """Every parameter of the fit, sigma, half_width and moment_sigma with their jackknife errors over groups."""
     held_out_loss: float
-    """Mean squared error on held-out groups in units of their smooth variance: 1 for a perfect prediction."""
+    """Mean squared error on held-out groups in units of their smooth variance, the same for all families."""
     gain: float | None
     """By how much this loss is below the reference's; None for the reference itself."""
     gain_error: float | None
