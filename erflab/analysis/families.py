@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -57,6 +58,24 @@ class FamilyRow:
             return None
         return self.gain / self.gain_error if self.gain_error > 0 else math.copysign(math.inf, self.gain)
 
+    def summary(self) -> dict[str, Any]:
+        """The row as plain numbers and strings, ready for JSON."""
+        fit = self.fit
+        return {
+            "family": self.family,
+            "formula": line_shape(self.family).formula,
+            "parameters": {name: asdict(estimate) for name, estimate in self.estimates.items()},
+            "held_out_loss": self.held_out_loss,
+            "gain": self.gain,
+            "gain_error": self.gain_error,
+            "aic": fit.aic,
+            "bic": fit.bic,
+            "r_squared": fit.r_squared,
+            "reduced_chi_square": fit.reduced_chi_square,
+            "binned_chi_square": fit.binned_chi_square,
+            "flags": list(fit.flags),
+        }
+
     def __str__(self) -> str:
         """One line of the table."""
         fit, gained = self.fit, self.errors_gained
@@ -101,6 +120,15 @@ class FamilyComparison:
             f"{name}: no larger family predicts held-out images better by more than {DECISIVE:g} standard errors "
             f"(best: {line_shape(best.family).title}, {_gained(best)})"
         )
+
+    def summary(self) -> dict[str, Any]:
+        """The table and the verdict as plain numbers and strings, ready for JSON."""
+        return {
+            "chosen": self.chosen,
+            "reference": self.reference,
+            "verdict": self.verdict,
+            "families": [row.summary() for row in self.rows],
+        }
 
     def __str__(self) -> str:
         """The table and the verdict."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
 import numpy as np
 import pytest
 from known_groups import family_map, noisy_groups
 
-from erflab.analysis import FamilyComparison, FamilyRow, compare_families, fit_falloff
+from erflab.analysis import FamilyComparison, FamilyRow, compare_families, families, fit_falloff
 from erflab.analysis.jackknife import Estimate, GroupedMap, jackknife
 from erflab.analysis.lineshapes import LINE_SHAPES
+from erflab.analysis.samples import samples_of
 from erflab.errors import ConfigError, MeasurementError
 
 
@@ -67,19 +69,12 @@ def test_the_loss_is_that_of_fits_which_have_not_seen_the_group(sharp):
     grouped, found = sharp
     error = grouped.standard_error
     row = found.row("moffat")
-    losses = []
+    losses, deviations = [], samples_of(grouped.mean, error**2).deviations
     for replicate, group in zip(grouped.replicates(), grouped.sums, strict=True):
         fit = fit_falloff(replicate, "moffat", variance=error**2)
         squares = (group / 4 - fit.evaluate(grouped.mean).values) ** 2
-        deviations = _smooth_deviations(grouped)
         losses.append(np.mean(squares / deviations**2) / len(grouped))
     assert row.held_out_loss == pytest.approx(np.mean(losses), rel=1e-5)
-
-
-def _smooth_deviations(grouped: GroupedMap) -> np.ndarray:
-    from erflab.analysis.samples import samples_of
-
-    return samples_of(grouped.mean, grouped.standard_error**2).deviations
 
 
 def test_errors_are_those_of_the_group_jackknife(sharp):
@@ -143,6 +138,18 @@ def test_every_fit_has_what_a_table_shows(sharp):
     assert chi_squares["generalised_gaussian"] < 3 < chi_squares["gaussian"]
 
 
+def test_the_summary_is_json_and_complete(sharp):
+    _, found = sharp
+    summary = json.loads(json.dumps(found.summary(), allow_nan=False))
+    assert summary["verdict"] == found.verdict
+    assert [row["family"] for row in summary["families"]] == list(LINE_SHAPES)
+    for row, shown in zip(found.rows, summary["families"], strict=True):
+        assert shown["parameters"].keys() >= row.fit.parameters.keys()
+        assert shown["parameters"]["sigma"]["standard_error"] == row.estimates["sigma"].standard_error
+        assert shown["gain"] == row.gain
+        assert shown["bic"] == row.fit.bic
+
+
 def _comparison(gains: dict[str, tuple[float, float]]) -> FamilyComparison:
     grouped = noisy_groups(family_map("gaussian", half=8, sigma=3.0), seed=4, groups=4)
     row = compare_families(grouped, ["gaussian"]).row()
@@ -150,9 +157,7 @@ def _comparison(gains: dict[str, tuple[float, float]]) -> FamilyComparison:
         dataclasses.replace(row, family=name, held_out_loss=row.held_out_loss - gain, gain=gain, gain_error=error)
         for name, (gain, error) in gains.items()
     ]
-    from erflab.analysis.families import _choice
-
-    return FamilyComparison(tuple(rows), "gaussian", _choice(rows, "gaussian", 1))
+    return FamilyComparison(tuple(rows), "gaussian", families._choice(rows, "gaussian", 1))
 
 
 @pytest.mark.parametrize(

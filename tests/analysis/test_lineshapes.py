@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from erflab.analysis import LINE_SHAPES
-from erflab.analysis.lineshapes import exponential, gaussian, generalised_gaussian, moffat
+from erflab.analysis.lineshapes import exponential, gaussian, generalised_gaussian, line_shape, moffat
 from erflab.errors import ConfigError
 
 EXTRAS = {
@@ -99,8 +99,6 @@ def test_a_second_moment_that_diverges_is_infinite():
 
 
 def test_unknown_families_are_named_with_the_nearest():
-    from erflab.analysis.lineshapes import line_shape
-
     with pytest.raises(
         ConfigError, match=r"family is 'mofat'; choose one of gaussian, .*moffat.* Did you mean 'moffat'"
     ):
