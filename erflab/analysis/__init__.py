@@ -4,6 +4,7 @@ from erflab.analysis.agreement import agreement, blurred, joint_agreement, resam
 from erflab.analysis.background import above_floor, floor_share
 from erflab.analysis.ellipse import Ellipse
 from erflab.analysis.falloff import FLAGS, FalloffFit, fit_falloff
+from erflab.analysis.families import FamilyComparison, FamilyRow, compare_families
 from erflab.analysis.jackknife import Estimate, GroupedMap, effective_images, jackknife, largest_share
 from erflab.analysis.lineshapes import LINE_SHAPES, LineShape, ShapeParameter
 from erflab.analysis.metrics import (
@@ -29,6 +30,8 @@ __all__ = [
     "Ellipse",
     "Estimate",
     "FalloffFit",
+    "FamilyComparison",
+    "FamilyRow",
     "GroupedMap",
     "LineShape",
     "Moments",
@@ -41,6 +44,7 @@ __all__ = [
     "agreement",
     "as_density",
     "blurred",
+    "compare_families",
     "contribution_area",
     "contribution_square",
     "effective_images",

@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
-from erflab.analysis.falloff import FalloffFit, fit_samples, values_at
-from erflab.analysis.jackknife import Estimate, GroupedMap, combine, delete_group
+from erflab.analysis.falloff import FalloffFit
+from erflab.analysis.heldout import Folds, error_of_mean, parameter_errors
+from erflab.analysis.jackknife import Estimate, GroupedMap
 from erflab.analysis.lineshapes import LINE_SHAPES, line_shape
-from erflab.analysis.samples import Samples, samples_of
-from erflab.errors import ConfigError, MeasurementError
+from erflab.errors import ConfigError
 
 LARGEST = 256
 """Maps above this many pixels squared are block-averaged before families are compared: there are many fits."""
-
-LEAST_GROUPS = 4
-"""Fewer groups leave the error of a gain unknown."""
 
 DECISIVE = 2.0
 """Standard errors by which a larger family must predict held-out images better, to be preferred."""
@@ -39,7 +34,7 @@ class FamilyRow:
     estimates: dict[str, Estimate]
     """Every parameter of the fit, sigma, half_width and moment_sigma with their jackknife errors over groups."""
     held_out_loss: float
-    """Mean squared error on held-out groups in units of their smooth variance: 1 for a perfect prediction."""
+    """Mean squared error on held-out groups in units of their smooth variance, the same for all families."""
     gain: float | None
     """By how much this loss is below the reference's; None for the reference itself."""
     gain_error: float | None
@@ -56,6 +51,24 @@ class FamilyRow:
         if self.gain is None or self.gain_error is None:
             return None
         return self.gain / self.gain_error if self.gain_error > 0 else math.copysign(math.inf, self.gain)
+
+    def summary(self) -> dict[str, Any]:
+        """The row as plain numbers and strings, ready for JSON."""
+        fit = self.fit
+        return {
+            "family": self.family,
+            "formula": line_shape(self.family).formula,
+            "parameters": {name: asdict(estimate) for name, estimate in self.estimates.items()},
+            "held_out_loss": self.held_out_loss,
+            "gain": self.gain,
+            "gain_error": self.gain_error,
+            "aic": fit.aic,
+            "bic": fit.bic,
+            "r_squared": fit.r_squared,
+            "reduced_chi_square": fit.reduced_chi_square,
+            "binned_chi_square": fit.binned_chi_square,
+            "flags": list(fit.flags),
+        }
 
     def __str__(self) -> str:
         """One line of the table."""
@@ -102,6 +115,15 @@ class FamilyComparison:
             f"(best: {line_shape(best.family).title}, {_gained(best)})"
         )
 
+    def summary(self) -> dict[str, Any]:
+        """The table and the verdict as plain numbers and strings, ready for JSON."""
+        return {
+            "chosen": self.chosen,
+            "reference": self.reference,
+            "verdict": self.verdict,
+            "families": [row.summary() for row in self.rows],
+        }
+
     def __str__(self) -> str:
         """The table and the verdict."""
         return "\n".join([*map(str, self.rows), self.verdict])
@@ -135,7 +157,7 @@ def compare_families(
     standard errors. All fits share the weights of the smooth variance of the mean map over groups.
 
     Args:
-        grouped: the map by groups of scenes, at least `LEAST_GROUPS`.
+        grouped: the map by groups of scenes, at least `heldout.LEAST_GROUPS`.
         families: keys of `LINE_SHAPES`, at least one.
         elliptical: fit two widths and an angle instead of one width.
         floor: fit a constant background.
@@ -149,7 +171,7 @@ def compare_families(
     if not families:
         raise ConfigError(f"families is empty; give some of {', '.join(LINE_SHAPES)}.")
     names = sorted(dict.fromkeys(families), key=lambda name: len(line_shape(name).extras))
-    folds = _Folds.of(grouped, largest)
+    folds = Folds.of(grouped, largest)
     fitted = {name: folds.fitted(name, elliptical=elliptical, floor=floor) for name in names}
     losses = {name: folds.losses(fits) for name, (_, fits) in fitted.items()}
     share = grouped.images / grouped.images.sum()
@@ -162,10 +184,10 @@ def compare_families(
         return FamilyRow(
             family=name,
             fit=fit.against(grouped),
-            estimates=_estimates(fit, replicates, grouped),
+            estimates=parameter_errors(fit, replicates, grouped),
             held_out_loss=float(share @ losses[name]),
             gain=None if name == reference else float(share @ gains),
-            gain_error=None if name == reference else _error_of_mean(gains, grouped),
+            gain_error=None if name == reference else error_of_mean(gains, grouped),
         )
 
     rows = tuple(row(name) for name in names)
@@ -176,66 +198,3 @@ def _choice(rows: Sequence[FamilyRow], reference: str, smallest: int) -> str:
     """The family with the least loss among the larger ones that gain enough; the reference if there is none."""
     better = [row for row in rows[smallest:] if (row.errors_gained or 0.0) > DECISIVE]
     return min(better, key=lambda row: row.held_out_loss).family if better else reference
-
-
-def _error_of_mean(values: Float[np.ndarray, " group"], grouped: GroupedMap) -> float:
-    """Jackknife standard error of the mean of the groups' values, each weighing as its images."""
-    images = grouped.images
-    total, count = float(values @ images), int(images.sum())
-    return delete_group(total / count, (total - values * images) / (count - images), images)[1]
-
-
-def _estimates(fit: FalloffFit, replicates: Sequence[FalloffFit], grouped: GroupedMap) -> dict[str, Estimate]:
-    found = combine(
-        _numbers(fit), [_numbers(replicate) for replicate in replicates], grouped.images, periods={"theta": math.pi}
-    )
-    # What is held fixed has no error.
-    return {name: e if e.standard_error else Estimate(e.value) for name, e in found.items()}
-
-
-def _numbers(fit: FalloffFit) -> dict[str, float | None]:
-    widths = {"sigma": fit.sigma, "half_width": fit.half_width, "moment_sigma": fit.moment_sigma}
-    return {**fit.parameters, **widths}
-
-
-@dataclass(frozen=True, eq=False)
-class _Folds:
-    """The samples of all images, of all but each group, and of each group alone."""
-
-    all: Samples
-    without: list[Samples]
-    held_out: Float[np.ndarray, "group y x"]
-    surplus: Float[np.ndarray, " group"]
-    """Variance of a group's mean over that of all images'."""
-
-    @classmethod
-    def of(cls, grouped: GroupedMap, largest: int) -> _Folds:
-        error = grouped.standard_error
-        if error is None or len(grouped) < LEAST_GROUPS:
-            raise MeasurementError(
-                f"the images are of {len(grouped)} groups of scenes, too few to compare families by held-out groups; "
-                f"measure images of at least {LEAST_GROUPS} scenes."
-            )
-        samples = samples_of(grouped.mean, error**2, largest)
-        means = grouped.sums / grouped.images[:, None, None]
-        return cls(
-            samples,
-            [samples.of(map) for map in grouped.replicates()],
-            np.stack([samples.means(grouped.mean.copy(data=mean)) for mean in means]),
-            grouped.images.sum() / grouped.images,
-        )
-
-    def fitted(self, family: str, *, elliptical: bool, floor: bool) -> tuple[FalloffFit, list[FalloffFit]]:
-        """The fit to all images, and the fits to all but each group, started from it."""
-        fit = fit_samples(self.all, family, elliptical=elliptical, floor=floor)
-        return fit, [
-            fit_samples(samples, family, elliptical=elliptical, floor=floor, start=fit) for samples in self.without
-        ]
-
-    def losses(self, fits: Sequence[FalloffFit]) -> Float[np.ndarray, " group"]:
-        """The loss of each group under the fit that has not seen it."""
-        errors = [
-            np.mean(((held - values_at(self.all, fit)) / self.all.deviations) ** 2)
-            for held, fit in zip(self.held_out, fits, strict=True)
-        ]
-        return np.asarray(errors / self.surplus)
