@@ -36,7 +36,7 @@ _ABOVE, _OVER_TRF, _OVER_IMAGE = "_above_floor", "_over_trf", "_over_image"
 CORRECTED = frozenset(name + suffix for name in AREAS for suffix in ("", _ABOVE, _OVER_TRF, _OVER_IMAGE))
 """Numbers that are corrected for their bias: noise, which makes some pixels bright by chance, shrinks every area that ranks
 or squares pixels. `luo_size` is not among them: it hangs on the one brightest pixel, and there the correction costs more than
-it mends (simulated coverage of its 95 % interval at N_eff above 100: 92 % as it is, 73 % corrected)."""
+it mends (simulated coverage for a Gaussian at N_eff above 100: 92 % as it is, 73 % corrected)."""
 
 _ANGLES = ["orientation", "fit_theta"]
 """Axes, which a half turn leaves as they are."""
