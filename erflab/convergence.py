@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from erflab.analysis.jackknife import GroupedMap, effective_images, jackknife
-from erflab.analysis.metrics import moments
+from erflab.analysis.moments import moments
 from erflab.errors import MeasurementError
 from erflab.flags import Flag
 

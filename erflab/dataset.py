@@ -22,7 +22,7 @@ from erflab.flags import Flag
 from erflab.images import ImageSource
 from erflab.models import LoadedModel
 from erflab.provenance import versions
-from erflab.result import FORMAT, as_json
+from erflab.storage import FORMAT, as_json
 from erflab.theory.field import TheoreticalField
 
 
@@ -37,6 +37,8 @@ class Measured:
     unit: str
     readings: Tensor | None = None
     flags: tuple[Flag, ...] = ()
+    patch: int | None = None
+    """Side of the occluding patch in px."""
 
     @property
     def grouped(self) -> GroupedMap:
@@ -80,6 +82,8 @@ def as_dataset(
 def _variables(name: str, measured: Measured, dims: tuple[str, str]) -> dict[str, Any]:
     sums = measured.sums
     about = {"units": measured.unit, "magnitude": measured.magnitude, "images": sums.count, "scenes": sums.scenes}
+    if measured.patch is not None:
+        about["patch"] = measured.patch
     found: dict[str, Any] = {
         name: (dims, sums.mean.cpu().numpy(), about),
         f"{name}_variance": (dims, sums.variance.cpu().numpy(), {"long_name": "variance over images"}),
@@ -89,6 +93,12 @@ def _variables(name: str, measured: Measured, dims: tuple[str, str]) -> dict[str
             {"long_name": "sum over the group's images"},
         ),
         f"{name}_group_images": (("group",), sums.group_counts, {"long_name": "images in the group"}),
+        f"{name}_equal_groups": (
+            ("group", *dims),
+            sums.equal_sums.float().cpu().numpy(),
+            {"long_name": "sum over the group's images, each image's map divided by its own sum"},
+        ),
+        f"{name}_equal_group_images": (("group",), sums.equal_counts, {"long_name": "images in those sums"}),
         f"{name}_totals": ((f"{name}_image",), sums.totals, {"long_name": "sum of each image's map"}),
     }
     found.update(_convergence(name, measured.convergence))

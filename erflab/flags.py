@@ -21,6 +21,10 @@ FLAGS = {
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
     "tolerance_not_reached": "the images ran out before runtime.tolerance was reached; raise images.count",
     "stopped": "measured until SE(sigma) / sigma fell below runtime.tolerance; the interval is one after stopping",
+    "few_groups": "few independent scenes, so intervals are wide, or none for a single one; measure at least 8 scenes",
+    "few_effective_images": "few images carry the sum (N_eff under 100), so intervals are optimistic; measure more images",
+    "dominant_image": "one image carries much of the sum; compare equal_weight_sigma, and measure more images",
+    "scale_dependent": "replknet_area_ratio depends on the scale of the map; compare it only with tables of that protocol",
     "no_size": "the map is zero (a dead unit) or has negative values (signed), so it has no size; choose another unit "
     "or magnitude",
     "fit": "the falloff fit is not to be trusted as it stands; see what it says",

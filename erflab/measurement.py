@@ -208,6 +208,7 @@ def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime:
         "output^2",
         plan.counts(),
         flags,
+        plan.patch,
     )
     # As many images at a time as make, with their occluders, one batch in memory.
     for batch in loader.batches("occlusion", max(1, loader.at_once // config.per_evaluation)):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from erflab.analysis.sizes import Quantity
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
 from erflab.measurement import run
 from erflab.result import Result
+
+Cell = Callable[[Result, str], str]
 
 log = logging.getLogger("erflab")
 
@@ -87,16 +90,29 @@ def table(result: Result) -> Table:
     return made
 
 
-def _size(name: str, digits: int = 2) -> Any:
+def _size(name: str, digits: int = 2, *, interval: bool = False) -> Cell:
+    """A quantity as value ± standard error, and on request its 95 % interval."""
+
     def cell(result: Result, method: str) -> str:
         sizes = result.known_sizes(method)
-        quantity = sizes.quantities[name] if sizes else None
-        if quantity is None or quantity.value is None:
-            return "-"
-        error = "" if quantity.standard_error is None else f" ± {quantity.standard_error:.{digits}f}"
-        return f"{quantity.value:.{digits}f}{error}"
+        return _quoted(sizes.quantities[name], digits, interval=interval) if sizes else "-"
 
     return cell
+
+
+def _quoted(quantity: Quantity, digits: int, *, interval: bool) -> str:
+    if quantity.value is None:
+        return "-"
+    text = f"{quantity.value:.{digits}f}"
+    if quantity.standard_error is not None:
+        text += f" ± {quantity.standard_error:.{digits}f}"
+    if interval and quantity.interval is not None:
+        text += " ({:.{d}f} to {:.{d}f})".format(*quantity.interval, d=digits)
+    return text
+
+
+def _weights(name: str, digits: int) -> Cell:
+    return lambda result, method: _quoted(result.weights(method)[name], digits, interval=False)
 
 
 def _theory(result: Result, method: str) -> str:
@@ -114,17 +130,21 @@ def _box(result: Result, method: str) -> str:
 _ROWS = (
     ("TRF size (px)", _theory),
     ("TRF box (px)", _box),
-    ("ERF sigma (px)", _size("sigma")),
+    ("ERF sigma (px, 95 % interval)", _size("sigma", interval=True)),
+    ("ERF sigma, all images alike (px)", _weights("equal_weight_sigma", 2)),
     ("radius holding 50 % (px)", _size("radius_0.5")),
     ("radius holding 90 % (px)", _size("radius_0.9")),
     ("radius holding 99 % (px)", _size("radius_0.99")),
-    ("square holding 95.45 % (px)", _size("square_0.9545")),
-    ("fit: Gaussian sigma (px)", _size("fit_sigma", 3)),
-    ("fit: major axis sigma (px)", _size("fit_sigma_major", 3)),
-    ("fit: minor axis sigma (px)", _size("fit_sigma_minor", 3)),
-    ("fit: R^2", _size("fit_r_squared", 4)),
+    ("square holding 95.45 % (px)", _size("square_0.9545", interval=True)),
+    ("area holding 95.45 % / TRF", _size("area_0.9545_over_trf", 3)),
+    ("constant floor, share", _size("floor_share", 3)),
+    ("fit: Gaussian sigma (px)", _size("fit_sigma", interval=True)),
+    ("fit: major axis sigma (px)", _size("fit_sigma_major")),
+    ("fit: minor axis sigma (px)", _size("fit_sigma_minor")),
+    ("fit: R^2", _size("fit_r_squared", 3)),
     ("ERF square / TRF", _size("square_0.9545_over_trf", 3)),
     ("images", lambda result, method: str(result.dataset[method].attrs["images"])),
+    ("effective images", _weights("effective_images", 1)),
     ("device", lambda result, method: str(result.provenance.get("device", "-"))),
     ("seconds, all methods", lambda result, method: f"{result.provenance.get('seconds', float('nan')):.1f}"),
 )

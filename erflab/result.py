@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 from matplotlib.figure import Figure
 
-from erflab.analysis.sizes import Sizes, measure_sizes
+from erflab.analysis.fields import against_theory, gradient_against_occlusion, predicted_against
+from erflab.analysis.jackknife import Estimate, GroupedMap
+from erflab.analysis.sizes import Quantity, Sizes, measure_sizes
 from erflab.config import METHODS
 from erflab.errors import MeasurementError, ResultError, closest
 from erflab.flags import Flag
+from erflab.groups import equal_weight_map, equal_weight_sigma, grouped_map, image_weights, weight_flags
+from erflab.storage import read_parts, write_json, write_parts
+from erflab.summary import one_key_a_number, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FORMAT = 2
-_ENCODING = {"zlib": True, "shuffle": True, "complevel": 4}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +32,10 @@ class Result:
     """Maps and numbers of one measurement: of one unit of one layer, or a part for each of several.
 
     A part's `dataset` holds, for each method measured, the mean map over images `METHOD` (float64), its per-image
-    `METHOD_variance` and the sums of each group of scenes `METHOD_groups`, on (y, x) in px from the unit's centre (occlusion
-    on coordinates of its own, with readings per offset in `occlusion_readings`), and in its attributes the theoretical
-    field, the configuration, images, flags and versions as JSON. `provenance` holds what varies from run to run.
+    `METHOD_variance`, the sums of each group of scenes `METHOD_groups` and the same of the images' maps each divided by its
+    own sum, `METHOD_equal_groups`, on (y, x) in px from the unit's centre (occlusion on coordinates of its own, with readings
+    per offset in `occlusion_readings`), and in its attributes the theoretical field, the configuration, images, flags and
+    versions as JSON. `provenance` holds what varies from run to run.
 
     Iterating gives the parts in execution order, each a Result; maps, sizes and flags are those of a single part.
     """
@@ -66,13 +67,18 @@ class Result:
         """One part by its label, "layer3" or "layer3[0,0]". Raises ResultError with the closest labels."""
         if label not in self.labels:
             raise ResultError(f"no part {label!r} in this result of {len(self)}.{closest(label, self.labels)}")
-        return Result((self.parts[self.labels.index(label)],), self.provenance)
+        return self._singles[self.labels.index(label)]
 
     def __len__(self) -> int:
         return len(self.parts)
 
     def __iter__(self) -> Iterator[Result]:
-        return (Result((part,), self.provenance) for part in self.parts)
+        return iter(self._singles)
+
+    @cached_property
+    def _singles(self) -> tuple[Result, ...]:
+        """Each part alone, kept so that it is analysed once."""
+        return (self,) if len(self) == 1 else tuple(Result((part,), self.provenance) for part in self.parts)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -107,6 +113,11 @@ class Result:
         names = {str(d): str(d).rsplit("_", 1)[-1] for d in found.dims}
         return found.rename({old: new for old, new in names.items() if old != new})
 
+    def grouped(self, method: str | None = None) -> GroupedMap:
+        """The mean map with the sums of its groups of scenes, from which every error is computed."""
+        name = method or self.methods[0]
+        return grouped_map(self.dataset, self.map(name), name)
+
     @property
     def box(self) -> tuple[float, float, float, float] | None:
         """The theoretical field as offsets (y0, y1, x0, x1) from the unit's centre, inclusive; None if unknown."""
@@ -125,15 +136,58 @@ class Result:
         for method in self.methods:
             try:
                 found[method] = measure_sizes(
-                    self.map(method),
+                    self.grouped(method),
                     variance=self.variance(method),
                     box=self.box,
                     trf_size=[None if s is None else float(s) for s in theory["size"]],
+                    input_size=(theory["input_size"][0], theory["input_size"][1]),
+                    replknet=self.magnitude(method) == "replknet",
                     **falloff,
                 )
             except MeasurementError as error:
                 found[method] = error
         return found
+
+    def magnitude(self, method: str) -> str:
+        """What the values of a method's map are, such as "energy"; they are not interchangeable."""
+        return str(self.dataset[method].attrs["magnitude"])
+
+    def weights(self, method: str | None = None) -> dict[str, Quantity]:
+        """How many images there are and how they weigh: images, effective_images, largest_image_share, equal_weight_sigma."""
+        name = method or self.methods[0]
+        return {
+            "images": Quantity(int(self.dataset[name].attrs["images"]), "1"),
+            **{n: Quantity(value, "1") for n, value in image_weights(self.dataset, name).items()},
+            "equal_weight_sigma": Quantity.of(self._equal_weight_sigma[name], "px"),
+        }
+
+    @cached_property
+    def _equal_weight_sigma(self) -> dict[str, Estimate]:
+        return {name: equal_weight_sigma(equal_weight_map(self.dataset, self.map(name), name)) for name in self.methods}
+
+    def agreement(self, predicted: xr.DataArray | None = None) -> dict[str, dict[str, Quantity]]:
+        """How far the fields agree, as NAME -> number -> quantity, with errors over images.
+
+        `METHOD_vs_theory`, and where both were measured `gradient_vs_occlusion` and `blurred_gradient_vs_occlusion`: equal
+        for linear networks and white images. With a predicted energy map on (y, x), such as `predicted_field(...).map`, also
+        `predicted_vs_METHOD`. The numbers are those of `erflab.analysis.fields`. Maps that have no size are left out.
+        """
+        known = {method: sizes for method in self.methods if (sizes := self.known_sizes(method))}
+        found = {f"{method}_vs_theory": against_theory(sizes) for method, sizes in known.items()}
+        if {"gradient", "occlusion"} <= set(known):
+            found |= self._gradient_vs_occlusion
+        if predicted is not None:
+            found |= predicted_against(predicted, {method: self.grouped(method) for method in known}, self._patch)
+        return found
+
+    @cached_property
+    def _gradient_vs_occlusion(self) -> dict[str, dict[str, Quantity]]:
+        assert self._patch is not None  # occlusion was measured; this tells the type checker
+        return gradient_against_occlusion(self.grouped("gradient"), self.grouped("occlusion"), self._patch)
+
+    @property
+    def _patch(self) -> int | None:
+        return int(self.dataset["occlusion"].attrs["patch"]) if "occlusion" in self.dataset else None
 
     def sizes(self, method: str | None = None) -> Sizes:
         """All sizes and the falloff fit of one method's map. Raises MeasurementError if the map has none."""
@@ -152,6 +206,9 @@ class Result:
         """What may mislead: raised while measuring, and by the analysis."""
         flags = [Flag(**f) for f in self.attribute("flags")]
         for method, sizes in self._analysed.items():
+            flags += weight_flags(self.dataset, method)
+            if self.magnitude(method) == "replknet":
+                flags.append(Flag("scale_dependent", method))
             if isinstance(sizes, MeasurementError):
                 flags.append(Flag("no_size", method, str(sizes)))
             else:
@@ -159,29 +216,8 @@ class Result:
         return flags
 
     def summary(self) -> dict[str, Any]:
-        """Flat scalars, ready for JSON: identity, theory, and each size as {value, unit, standard_error, interval}."""
-        theory, model = self.attribute("theory"), self.attribute("model")
-        flat: dict[str, Any] = {
-            "model": model["name"],
-            "weights": model["weights"],
-            **{
-                key: theory[key]
-                for key in ("layer", "unit", "input_size", "grid", "is_global", "aligned", "center_rule")
-            },
-            **_axes("trf_size", theory["size"], "px"),
-            **_axes("trf_local_size", theory["local_size"], "px"),
-            **_axes("stride", theory["stride"], "px"),
-            **_axes("center", theory["center"], "px"),
-            "flags": [asdict(f) for f in self.flags],
-        }
-        for method, sizes in self._analysed.items():
-            flat[f"{method}.magnitude"] = self.dataset[method].attrs["magnitude"]
-            flat[f"{method}.images"] = _scalar(int(self.dataset[method].attrs["images"]), "1")
-            if isinstance(sizes, Sizes):
-                flat.update(
-                    {f"{method}.{n}": _scalar(q.value, q.unit, q.standard_error) for n, q in sizes.quantities.items()}
-                )
-        return flat
+        """Flat scalars of one part, ready for JSON: identity, theory, and each number with unit, error and interval."""
+        return summarise(self)
 
     def rows(self) -> list[dict[str, Any]]:
         """The summary of each part."""
@@ -191,7 +227,7 @@ class Result:
         """A row a part; each number with columns for its standard error and the ends of its interval."""
         import pandas as pd
 
-        return pd.DataFrame([_flat(row) for row in self.rows()], index=pd.Index(self.labels, name="part"))
+        return pd.DataFrame(map(one_key_a_number, self.rows()), index=pd.Index(self.labels, name="part"))
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """The paper figure: the maps of one part, or of several the sizes against depth. With `path` (a stem) also written
@@ -251,38 +287,11 @@ class Result:
         """
         directory = Path(path)
         directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(directory / "result.nc", self._write)
+        write_parts(directory / "result.nc", dict(zip(self.labels, self.parts, strict=True)))
         rows = self.rows()
         write_json(directory / "summary.json", rows[0] if len(self) == 1 else rows)
         write_json(directory / "provenance.json", dict(self.provenance))
         return directory
-
-    def _write(self, file: Path) -> None:
-        if len(self) == 1:
-            _write_part(self.dataset, file)
-            return
-        xr.Dataset(attrs={"format": FORMAT, "parts": as_json(self.labels)}).to_netcdf(file, engine="h5netcdf")
-        for label, part in zip(self.labels, self.parts, strict=True):
-            _write_part(part, file, mode="a", group=label)
-
-
-def _write_part(part: xr.Dataset, file: Path, **where: Any) -> None:
-    encoding = {str(n): _ENCODING for n, v in part.data_vars.items() if v.ndim}
-    part.to_netcdf(file, engine="h5netcdf", encoding=encoding, **where)
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary with one key a number."""
-    flat: dict[str, Any] = {}
-    for name, entry in row.items():
-        if not isinstance(entry, Mapping):
-            flat[name] = entry
-            continue
-        flat[name] = entry["value"]
-        if entry["standard_error"] is not None:
-            low, high = entry["interval"] or (None, None)
-            flat |= {f"{name}_error": entry["standard_error"], f"{name}_low": low, f"{name}_high": high}
-    return flat
 
 
 def load(path: str | Path) -> Result:
@@ -291,60 +300,5 @@ def load(path: str | Path) -> Result:
     file = where / "result.nc" if where.is_dir() else where
     if not file.exists():
         raise ResultError(f"no result at {where}; give a run directory or its result.nc.")
-    try:
-        parts = _read_parts(file)
-    except ResultError:
-        raise
-    except Exception as error:  # h5py and h5netcdf raise many kinds on damaged files
-        raise ResultError(f"{file} cannot be read as a result: {error}") from error
     provenance = file.with_name("provenance.json")
-    return Result(parts, json.loads(provenance.read_text()) if provenance.exists() else {})
-
-
-def _read_parts(file: Path) -> tuple[xr.Dataset, ...]:
-    def read(group: str | None) -> xr.Dataset:
-        with xr.open_dataset(file, engine="h5netcdf", group=group) as opened:
-            return opened.load()
-
-    root = read(None)
-    if root.attrs.get("format") != FORMAT:
-        raise ResultError(f"{file} has result format {root.attrs.get('format')}; this version reads format {FORMAT}.")
-    return tuple(map(read, json.loads(root.attrs["parts"]))) if "parts" in root.attrs else (root,)
-
-
-def as_json(value: Any) -> str:
-    """JSON with sorted keys and infinities as strings, the form that result attributes and files hold."""
-    return json.dumps(_to_json(value), sort_keys=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented, in the order given."""
-    write_atomically(path, lambda to: to.write_text(json.dumps(_to_json(value), indent=2) + "\n"))
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary neighbour, then put it in place: a reader sees the whole file or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _to_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_to_json(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-def _scalar(value: float | None, unit: str, standard_error: float | None = None) -> dict[str, Any]:
-    return {"value": value, "unit": unit, "standard_error": standard_error, "interval": None}
-
-
-def _axes(name: str, values: list[Any], unit: str) -> dict[str, Any]:
-    return {f"{name}_{axis}": _scalar(v, unit) for axis, v in zip("yx", values, strict=True)}
+    return Result(read_parts(file), json.loads(provenance.read_text()) if provenance.exists() else {})

@@ -45,3 +45,13 @@ def test_all_images_of_a_scene_are_in_one_group() -> None:
     assert sums.scenes == 20
     assert sorted(sums.group_counts) == [3] * 12 + [6] * 4
     assert sums.group_sums[:, 0, 0].tolist() == [float(c) for c in sums.group_counts]
+
+
+def test_equal_weights_divide_each_map_by_its_own_sum() -> None:
+    maps = torch.rand(12, 4, 5, dtype=torch.float64) * torch.logspace(-3, 3, 12, dtype=torch.float64)[:, None, None]
+    maps[4] = 0
+    sums = filled(maps, [str(i % 3) for i in range(12)], 5)
+    shares = maps / maps.sum((1, 2), keepdim=True).clamp(min=1e-300)
+    for group in range(3):
+        np.testing.assert_allclose(sums.equal_sums[group].numpy(), shares[group::3].sum(0).numpy(), rtol=1e-12)
+    assert sums.equal_counts[:4] == [4, 3, 4, 0]

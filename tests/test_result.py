@@ -1,6 +1,7 @@
 """The stored result: round trip, atomic writes, errors, and everything recomputable from the file."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import pytest
 import torch
 import xarray as xr
 from nets import small_net
+from rich.console import Console
 
 import erflab
 from erflab.config import RuntimeConfig
 from erflab.errors import ResultError
 from erflab.flags import FLAGS, Flag
-from erflab.result import Result, as_json, write_atomically
+from erflab.report import table
+from erflab.result import Result
+from erflab.storage import as_json, write_atomically
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +88,10 @@ def test_what_is_no_result_is_refused(result: Result, tmp_path: Path) -> None:
 def test_summary_is_flat_json_with_units(result: Result) -> None:
     summary = json.loads(as_json(result.summary()))
     assert summary["gradient.sigma"]["unit"] == "px"
-    assert summary["gradient.fit_sigma"]["standard_error"] > 0
+    for name in ("gradient.sigma", "gradient.fit_sigma", "occlusion.area_0.9", "gradient.equal_weight_sigma"):
+        low, high = summary[name]["interval"]
+        assert low < summary[name]["value"] < high
+        assert summary[name]["standard_error"] > 0
     for value in summary.values():
         assert not isinstance(value, dict) or set(value) == {"value", "unit", "standard_error", "interval"}
 
@@ -102,3 +109,11 @@ def test_flags_speak_in_sentences_and_know_their_codes() -> None:
     with pytest.raises(ValueError, match="flag 'invented' is not listed"):
         Flag("invented")
     assert dataclasses.asdict(flag)["code"] == "trf_clipped"
+
+
+def test_the_table_quotes_errors_and_intervals(result: Result) -> None:
+    quantity = result.sizes("gradient").quantities["sigma"]
+    cell = f"{quantity.value:.2f} ± {quantity.standard_error:.2f} ({quantity.interval[0]:.2f} to {quantity.interval[1]:.2f})"
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(table(result))
+    assert cell in console.export_text()

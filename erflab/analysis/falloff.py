@@ -1,40 +1,39 @@
 """Fit a falloff model to a map: d(y, x) = amplitude * shape(u^2) + floor.
 
 u is the elliptical distance from the fitted centre in units of sigma. The shapes are rows of `lineshapes.LINE_SHAPES`,
-the model on a grid is `gridmodel.GridModel`, the search is `leastsquares.Problem`; here is what goes in and comes out.
+the model on a grid is `gridmodel.GridModel`, what it is fitted to is `samples.Samples`, the search is
+`leastsquares.Problem`; here is what goes in and comes out.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from erflab.analysis.binned import binned_chi_square
 from erflab.analysis.ellipse import Ellipse
-from erflab.analysis.gridmodel import GridModel
+from erflab.analysis.gridmodel import GridModel, vector_of
+from erflab.analysis.jackknife import GroupedMap
 from erflab.analysis.leastsquares import Problem, Solution
-from erflab.analysis.lineshapes import line_shape
-from erflab.analysis.profile import check_map, radial_profile, radii, same_grid
-from erflab.errors import MeasurementError
+from erflab.analysis.lineshapes import LineShape, line_shape
+from erflab.analysis.profile import RadialProfile
+from erflab.analysis.samples import Samples, samples_of
+
+_TWO_SIGMA = 2 / math.sqrt(2 * math.log(2))  # two sigma of a Gaussian, in half-widths
+_BINNED = 3.0  # half-widths that the bins of the chi-square divide
 
 FLAGS = {
     "near_bound": "a parameter ended at its bound; measure a larger or finer map, or fit fewer parameters",
     "no_covariance": "the map does not determine all parameters, so errors are None; fit with elliptical=False",
     "not_converged": "the least-squares search stopped before it converged; average more images",
-    "clipped": "the fitted two-sigma ellipse reaches beyond the map; measure with a larger input size",
+    "clipped": "the fitted peak, out to 1.7 half-widths, reaches beyond the map; measure with a larger input size",
 }
 """Why a fit may not be trusted: code -> what happened and what to do."""
-
-LARGEST = 512
-"""Maps above this many pixels squared are block-averaged before the fit."""
-
-VARIANCE_FLOOR = 1e-2
-"""Least variance, as a share of the largest: a tenth of its standard deviation. Far out a map is known to many digits, in
-more pixels than its core has; without this floor a family that is not quite the truth is fitted to the tails alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,22 +47,48 @@ class FalloffFit:
     """One standard error per parameter; None where it was held fixed or is undetermined."""
     covariance: Float[np.ndarray, "parameters parameters"] | None
     """In the order of `parameters`, zero for fixed ones; None if the map does not determine all of them."""
-    sigma: float
-    """sqrt((sigma_major^2 + sigma_minor^2) / 2)."""
     sigma_error: float | None
     r_squared: float
     """1 - residual / total sum of squares, unweighted."""
     reduced_chi_square: float | None
     """Weighted by the smooth variance model; None without a variance."""
+    aic: float
+    """n ln(chi^2 / n) + 2 k of n samples and k variables (Akaike 1974). Samples are correlated: it prefers too much."""
+    bic: float
+    """n ln(chi^2 / n) + k ln n (Schwarz 1978), with the same caveat."""
     success: bool
     message: str
     flags: tuple[str, ...]
     """Keys of `FLAGS`."""
+    binned_chi_square: float | None = None
+    """Residuals in a few elliptical rings against their covariance over groups, near 1 for a good fit (see
+    `binned.binned_chi_square`); None without groups."""
 
     @property
     def ellipse(self) -> Ellipse:
         """The fitted one-sigma ellipse."""
         return Ellipse(*(self.parameters[name] for name in ("sigma_major", "sigma_minor", "theta")))
+
+    @property
+    def sigma(self) -> float:
+        """sqrt((sigma_major^2 + sigma_minor^2) / 2), the family's own scale: see `lineshapes` for what it means."""
+        return self.ellipse.sigma
+
+    @property
+    def extras(self) -> tuple[float, ...]:
+        """The family's own parameters."""
+        return tuple(self.parameters[extra.name] for extra in line_shape(self.family).extras)
+
+    @property
+    def half_width(self) -> float:
+        """Distance in px at which the peak has fallen to half, floor aside; means the same for every family."""
+        return self.sigma * line_shape(self.family).half_width(*self.extras)
+
+    @property
+    def moment_sigma(self) -> float | None:
+        """sqrt(trace / 2) of the fitted peak's covariance, floor aside, in px; None where that diverges."""
+        ratio = line_shape(self.family).second_moment(*self.extras)
+        return self.sigma * math.sqrt(ratio) if math.isfinite(ratio) else None
 
     def model(self, y: ArrayLike, x: ArrayLike) -> Float[np.ndarray, "*grid"]:
         """The fitted value at offsets y and x in px from the unit's centre, which broadcast."""
@@ -71,6 +96,19 @@ class FalloffFit:
         dy, dx = np.asarray(np.subtract(y, p["center_y"])), np.asarray(np.subtract(x, p["center_x"]))
         shape = row.function(self.ellipse.squared_radius(dy, dx), *(p[extra.name] for extra in row.extras))
         return np.asarray(p["amplitude"] * shape + p["floor"])
+
+    def residual(self, map: xr.DataArray) -> xr.DataArray:
+        """The map minus the fit, dims (y, x)."""
+        return map.transpose("y", "x") - self.evaluate(map)
+
+    def against(self, grouped: GroupedMap) -> FalloffFit:
+        """The same fit with its `binned_chi_square` over groups of scenes."""
+        residuals = grouped.sums / grouped.images[:, None, None] - self.evaluate(grouped.mean).values
+        dy = grouped.mean["y"].values[:, None] - self.parameters["center_y"]
+        dx = grouped.mean["x"].values[None, :] - self.parameters["center_x"]
+        radius = np.sqrt(self.ellipse.squared_radius(dy, dx)) * self.sigma
+        found = binned_chi_square(residuals, grouped.images, radius, _BINNED * self.half_width)
+        return replace(self, binned_chi_square=found)
 
     def evaluate(self, like: xr.DataArray) -> xr.DataArray:
         """The fitted map on the grid of `like`, dims (y, x)."""
@@ -80,14 +118,16 @@ class FalloffFit:
 
 
 def fit_falloff(
-    map: xr.DataArray,
+    map: xr.DataArray | RadialProfile,
     family: str = "gaussian",
     *,
     variance: xr.DataArray | None = None,
     elliptical: bool = True,
     floor: bool = True,
+    start: FalloffFit | None = None,
+    groups: GroupedMap | None = None,
 ) -> FalloffFit:
-    """Fit a falloff family to a map by weighted least squares.
+    """Fit a falloff family to a map or a radial profile by weighted least squares.
 
     The weights come from a smooth variance model, the mean variance over rings about the unit's centre: a pixel's own
     sample variance is small where the pixel came out small by chance, and would pull the fit down. The covariance is
@@ -96,70 +136,54 @@ def fit_falloff(
     see what is determined at all.
 
     Args:
-        map: values on (y, x), in any scale; y and x in px from the unit's centre. Negative values are allowed.
+        map: values on (y, x), in any scale; y and x in px from the unit's centre. Negative values are allowed. Or a
+            radial profile, fitted by a circle about the unit's centre; a ring weighs as its pixels together.
         family: a key of `LINE_SHAPES`.
         variance: variance of the mean map, on the same grid; without it, or if zero everywhere, weights are uniform.
-        elliptical: fit two widths and an angle instead of one width.
+        elliptical: fit two widths and an angle instead of one width (maps only).
         floor: fit a constant background.
+        start: a fit of nearly the same map, by any family, to start the search from; without it the search starts from
+            the best of many circles.
+        groups: the map by groups of scenes, for `binned_chi_square`.
 
     Raises:
-        ConfigError: if the family is unknown.
+        ConfigError: if the family is unknown, or a variance is given beside a profile.
         MeasurementError: if the map or the variance is no map, or the map is zero, constant or too small.
 
     """
-    shape = line_shape(family)
-    checked, spread, factor = _reduce(check_map(map), variance)
-    low, scale = _check_values(checked)
-    y, x = (np.asarray(checked[axis].values, float) for axis in ("y", "x"))
+    fit = fit_samples(samples_of(map, variance), family, elliptical=elliptical, floor=floor, start=start)
+    return fit if groups is None else fit.against(groups)
+
+
+def fit_samples(
+    samples: Samples, family: str, *, elliptical: bool = True, floor: bool = True, start: FalloffFit | None = None
+) -> FalloffFit:
+    """As `fit_falloff`, for samples prepared once and fitted often."""
+    low, scale = samples.low, samples.scale
+    grid = samples.grid(line_shape(family))
     problem = Problem(
-        grid=GridModel(y, x, shape, factor),
-        values=(checked.values - low) / scale,
-        deviations=np.ones(checked.shape) if spread is None else np.sqrt(spread) / scale,
-        elliptical=elliptical,
+        grid=grid,
+        values=(samples.values - low) / scale,
+        deviations=samples.deviations / scale if samples.weighted else samples.deviations,
+        elliptical=elliptical and not grid.centered,
         floor=None if floor else -low / scale,
     )
-    return _describe(family, problem, problem.solve(), low, scale, weighted=spread is not None)
+    solution = problem.solve(None if start is None else _vector(start, grid.shape, low, scale))
+    return _describe(family, problem, solution, low, scale, weighted=samples.weighted)
 
 
-def _reduce(
-    map: xr.DataArray, variance: xr.DataArray | None
-) -> tuple[xr.DataArray, Float[np.ndarray, "y x"] | None, int]:
-    """The map and its smooth variance, block-averaged if large, and the side of the blocks in samples."""
-    spread = None if variance is None else _smooth_variance(map, variance)
-    factor = math.ceil(math.sqrt(map.size) / LARGEST)
-    if factor > 1:
-        # The variance is averaged and not divided by the block's area: neighbours are correlated.
-        blocks = {"y": factor, "x": factor}
-        map = map.coarsen(blocks, boundary="trim").mean()
-        spread = None if spread is None else spread.coarsen(blocks, boundary="trim").mean()
-    return map, None if spread is None else spread.values, factor
+def values_at(samples: Samples, fit: FalloffFit) -> Float[np.ndarray, "y x"]:
+    """The fitted values of the samples, averaged over their blocks."""
+    grid = samples.grid(line_shape(fit.family))
+    return grid.values(_vector(fit, grid.shape, low=0.0, scale=1.0))
 
 
-def _smooth_variance(map: xr.DataArray, variance: xr.DataArray) -> xr.DataArray | None:
-    """Ring means of the variance, interpolated at every pixel's radius; None if zero everywhere."""
-    profile = radial_profile(map, same_grid(variance, map))
-    least = float(variance.min())
-    if least < 0:
-        raise MeasurementError(
-            f"the variance is negative somewhere (the least is {least:g}); give the variance of the mean."
-        )
-    assert profile.variance is not None  # it was asked for; this tells the type checker
-    full = profile.count > 0
-    peak = profile.variance[full].max()
-    if peak == 0:
-        return None
-    smooth = np.interp(radii(map), profile.radius[full], profile.variance[full])
-    return map.copy(data=np.maximum(smooth, VARIANCE_FLOOR * peak))
-
-
-def _check_values(map: xr.DataArray) -> tuple[float, float]:
-    """The least value of the map and its range, by which the fit is made independent of the map's scale."""
-    low, high = float(map.min()), float(map.max())
-    if low == high == 0:
-        raise MeasurementError("the map is zero everywhere: a dead unit, with no falloff to fit; choose another unit.")
-    if low == high:
-        raise MeasurementError(f"the map is constant ({low:g}), with no falloff to fit; choose another layer or unit.")
-    return low, high - low
+def _vector(start: FalloffFit, shape: LineShape, low: float, scale: float) -> Float[np.ndarray, " vector"]:
+    """A fit as the vector of a problem on the scale of its values."""
+    p = start.parameters
+    extras = [p.get(extra.name, extra.start) for extra in shape.extras]
+    floor = (p["floor"] - low) / scale
+    return vector_of(p["amplitude"] / scale, floor, (p["center_y"], p["center_x"]), start.ellipse, extras)
 
 
 def _describe(
@@ -172,19 +196,21 @@ def _describe(
     }
     units = np.array([scale if name in ("amplitude", "floor") else 1.0 for name in parameters])
     covariance = None if solution.covariance is None else solution.covariance * np.outer(units, units)
-    return FalloffFit(
+    fit = FalloffFit(
         family=family,
         parameters=parameters,
         errors=_errors(parameters, covariance),
         covariance=covariance,
-        sigma=Ellipse(parameters["sigma_major"], parameters["sigma_minor"], parameters["theta"]).sigma,
         sigma_error=_sigma_error(parameters, covariance),
         r_squared=solution.r_squared,
         reduced_chi_square=solution.reduced_chi_square if weighted else None,
+        aic=solution.aic,
+        bic=solution.bic,
         success=solution.success,
         message=solution.message,
-        flags=_flags(problem, solution),
+        flags=(),
     )
+    return replace(fit, flags=_flags(fit, problem.grid, solution))
 
 
 def _errors(parameters: dict[str, float], covariance: Float[np.ndarray, "n n"] | None) -> dict[str, float | None]:
@@ -206,19 +232,13 @@ def _sigma_error(parameters: dict[str, float], covariance: Float[np.ndarray, "n 
     return float(np.sqrt(gradient @ covariance[np.ix_(index, index)] @ gradient))
 
 
-def _flags(problem: Problem, solution: Solution) -> tuple[str, ...]:
+def _flags(fit: FalloffFit, grid: GridModel, solution: Solution) -> tuple[str, ...]:
+    center = fit.parameters["center_y"], fit.parameters["center_x"]
+    reach = fit.half_width / fit.sigma * _TWO_SIGMA * np.sqrt(np.diag(fit.ellipse.covariance))
     raised = {
         "near_bound": solution.near_bound,
         "no_covariance": solution.covariance is None,
         "not_converged": not solution.success,
-        "clipped": _reaches_beyond(problem.grid, solution.parameters),
+        "clipped": not grid.holds(center, reach),
     }
     return tuple(code for code in FLAGS if raised[code])
-
-
-def _reaches_beyond(grid: GridModel, parameters: dict[str, float]) -> bool:
-    """Whether the fitted two-sigma ellipse leaves the map."""
-    ellipse = Ellipse(*(parameters[name] for name in ("sigma_major", "sigma_minor", "theta")))
-    reach = 2 * np.sqrt(np.diag(ellipse.covariance))
-    axes = zip((grid.y, grid.x), (parameters["center_y"], parameters["center_x"]), reach, strict=True)
-    return any(bool(center - far < axis.min() or center + far > axis.max()) for axis, center, far in axes)

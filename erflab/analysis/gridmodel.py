@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -58,8 +59,13 @@ class GridModel:
         """The longer side of the map in px."""
         return float(max(np.ptp(self.y), np.ptp(self.x)))
 
+    @property
+    def centered(self) -> bool:
+        """Whether the model lies on the unit's centre, a circle, instead of being free to move and stretch."""
+        return False
+
     @cached_property
-    def nodes(self) -> list[tuple[float, float]]:
+    def nodes(self) -> list[tuple[Any, Any]]:
         """Offsets over which the model is averaged, as the data was.
 
         Two points per axis have the variance of a block of n samples, (n^2 - 1) / 12 of their spacing squared: exact
@@ -68,6 +74,11 @@ class GridModel:
         offset = math.sqrt((self.block**2 - 1) / 12) / self.block
         corners = itertools.product((-offset, offset), repeat=2) if self.block > 1 else [(0.0, 0.0)]
         return [(a * self.steps[0], b * self.steps[1]) for a, b in corners]
+
+    def holds(self, center: tuple[float, float], reach: Float[np.ndarray, " 2"]) -> bool:
+        """Whether the box `reach` (y, x) px to each side of a centre lies on the grid."""
+        sides = zip((self.y, self.x), center, reach, strict=True)
+        return all(bool(axis.min() <= middle - far and middle + far <= axis.max()) for axis, middle, far in sides)
 
     def bounds(self, largest_amplitude: float) -> tuple[Float[np.ndarray, " vector"], Float[np.ndarray, " vector"]]:
         """Lower and upper limits of a vector: the centre on the map, the width between a sample and many maps."""
@@ -132,6 +143,45 @@ class GridModel:
             *(vector[AMPLITUDE] * self.shape.derivative(1 + i, t, *extras) for i in range(len(extras))),
         ]
         return np.stack(columns)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RingModel(GridModel):
+    """The model on the rings of a radial profile: a grid of one row, x being the rings' radii.
+
+    spread: standard deviation of the radii within each ring, in px.
+    """
+
+    spread: Float[np.ndarray, " x"]
+
+    @cached_property
+    def side(self) -> float:
+        """Distance of neighbouring rings in px."""
+        return self.extent / max(len(self.x) - 1, 1)
+
+    @property
+    def centered(self) -> bool:
+        """A profile says nothing about centre and direction."""
+        return True
+
+    def holds(self, center: tuple[float, float], reach: Float[np.ndarray, " 2"]) -> bool:
+        """Whether the profile extends that far."""
+        return bool(reach.max() <= self.x.max())
+
+    @cached_property
+    def nodes(self) -> list[tuple[Any, Any]]:
+        """Two radii per ring, with the mean and the variance of its pixels'."""
+        return [(0.0, -self.spread), (0.0, self.spread)]
+
+
+def vector_of(
+    amplitude: float, floor: float, center: tuple[float, float], ellipse: Ellipse, extras: Sequence[float]
+) -> Float[np.ndarray, " vector"]:
+    """The vector of a model: the inverse of `ellipse_of`, with what else it holds."""
+    (yy, yx), (_, xx) = np.linalg.inv(ellipse.covariance)
+    p = math.sqrt(xx)
+    q = yx / p
+    return np.array([amplitude, floor, *center, math.log(p), q, math.log(yy - q * q) / 2, *extras])
 
 
 def ellipse_of(vector: Float[np.ndarray, " vector"]) -> Ellipse:

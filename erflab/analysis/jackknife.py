@@ -8,7 +8,7 @@ ones it is the classical jackknife (Quenouille 1956, Tukey 1958).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,8 @@ from erflab.errors import MeasurementError
 CONFIDENCE = 0.95
 """Coverage that the intervals aim at."""
 
-Statistics = Callable[[xr.DataArray], Mapping[str, float | None]]
+Statistics = Callable[..., Mapping[str, float | None]]
+"""One map, or several of the same scenes -> named numbers."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class GroupedMap:
         kept = np.asarray(self.images) > 0
         object.__setattr__(self, "sums", np.asarray(self.sums)[kept])
         object.__setattr__(self, "images", np.asarray(self.images)[kept])
+
+    @classmethod
+    def without_groups(cls, map: xr.DataArray) -> GroupedMap:
+        """A map whose images are not known apart: its numbers have no errors."""
+        return cls(map, np.empty((0, *map.shape)), np.empty(0, dtype=int))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -82,32 +88,56 @@ def _not_below_zero(values: Float[np.ndarray, "y x"], mean: Float[np.ndarray, "y
 
 def jackknife(
     statistics: Statistics,
-    grouped: GroupedMap,
-    *,
-    corrected: Sequence[str] = (),
+    *grouped: GroupedMap,
+    corrected: Collection[str] = (),
     periods: Mapping[str, float] | None = None,
 ) -> dict[str, Estimate]:
     """Every number of the mean map with its standard error and 95 % interval over images.
 
+    Several maps of the same scenes (by gradient and by occlusion, say) leave out the same group together, so that what
+    they have in common does not count as error of a number that compares them.
+
     Args:
-        statistics: map -> named numbers; called once on the mean map and once a group. A replicate that raises
+        statistics: maps -> named numbers; called once on the mean maps and once a group. A replicate that raises
             MeasurementError leaves the numbers without an error, not the measurement without numbers.
-        grouped: the map by groups of scenes.
-        corrected: names of numbers that are corrected for their bias (sizes of area type, which noise enlarges).
+        grouped: the maps by groups of scenes.
+        corrected: names of numbers that are corrected for their bias (sizes of area type, which noise changes).
         periods: name -> period of numbers that are angles, whose replicates are taken nearest to the value.
+
+    Raises:
+        MeasurementError: if the maps do not have the same groups.
     """
-    full = statistics(grouped.mean)
-    if len(grouped) < 2:
+    images = grouped[0].images
+    for other in grouped[1:]:
+        if not np.array_equal(other.images, images):
+            raise MeasurementError(
+                f"the maps have groups of {images.tolist()} and {other.images.tolist()} images; compare maps of one "
+                "measurement, whose groups are the same scenes."
+            )
+    full = statistics(*(map.mean for map in grouped))
+    if len(images) < 2:
         return {name: Estimate(value) for name, value in full.items()}
     try:
-        replicates = [statistics(map) for map in grouped.replicates()]
+        replicates = [statistics(*maps) for maps in zip(*(map.replicates() for map in grouped), strict=True)]
     except MeasurementError:
         return {name: Estimate(value) for name, value in full.items()}
+    return combine(full, replicates, images, corrected=corrected, periods=periods)
+
+
+def combine(
+    full: Mapping[str, float | None],
+    replicates: Sequence[Mapping[str, float | None]],
+    images: Int[np.ndarray, " group"],
+    *,
+    corrected: Collection[str] = (),
+    periods: Mapping[str, float] | None = None,
+) -> dict[str, Estimate]:
+    """As `jackknife`, from numbers that are known already: of all images, and of all but each group in turn."""
     return {
         name: _estimate(
             value,
             [found.get(name) for found in replicates],
-            grouped.images,
+            images,
             corrected=name in corrected,
             period=(periods or {}).get(name),
         )
@@ -161,3 +191,9 @@ def effective_images(totals: Float[np.ndarray, " images"]) -> float:
     """
     squares = float(np.sum(totals**2))
     return float(np.sum(totals)) ** 2 / squares if squares > 0 else 0.0
+
+
+def largest_share(totals: Float[np.ndarray, " images"]) -> float:
+    """Share of the sum over images that the largest one holds; zero where all totals are zero."""
+    total = float(np.sum(totals))
+    return float(np.max(totals)) / total if total > 0 else 0.0

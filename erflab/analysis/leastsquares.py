@@ -32,6 +32,7 @@ from erflab.errors import MeasurementError
 _NEAR = 1e-4  # a variable this close to a bound, as a share of its range, is at it
 _SINGULAR = 1e-10  # least relative singular value of a Jacobian that determines every variable
 _TOLERANCE = 1e-10  # of cost, step and gradient
+_LEAST = 1e-300  # chi-square that still has a logarithm
 _STARTS = 12  # widths to start from, from one sample to the whole map
 
 
@@ -43,6 +44,8 @@ class Solution:
     covariance: Float[np.ndarray, "parameters parameters"] | None
     r_squared: float
     reduced_chi_square: float
+    aic: float
+    bic: float
     success: bool
     message: str
     near_bound: bool
@@ -63,6 +66,7 @@ class Problem:
         """Places in the vector that the fit varies."""
         left_out = set() if self.floor is None else {FLOOR}
         left_out |= set() if self.elliptical else {Q, LOG_R}
+        left_out |= {CENTER_Y, CENTER_X} if self.grid.centered else set()
         return [i for i in range(EXTRAS + len(self.grid.shape.extras)) if i not in left_out]
 
     @cached_property
@@ -95,17 +99,22 @@ class Problem:
         """The derivative of the residual."""
         return np.asarray(self.grid.jacobian(self.vector(variables)) @ self.free / self.deviations.reshape(-1, 1))
 
-    def start(self) -> Float[np.ndarray, " variables"]:
+    def best_circle(self) -> Float[np.ndarray, " vector"]:
         """The best of a grid of circles, amplitude and floor solved for each: a bad start would strand the search."""
         widths = np.geomspace(self.grid.side, self.grid.extent, _STARTS)
         circles = [self._best_circle(center, width) for center, width in itertools.product(self._centers(), widths)]
-        _, best = min(circles, key=lambda circle: circle[0])
+        return min(circles, key=lambda circle: circle[0])[1]
+
+    def _inside(self, vector: Float[np.ndarray, " vector"]) -> Float[np.ndarray, " variables"]:
+        """The variables of a vector, moved off the bounds, where a search could not leave."""
         lower, upper = self.bounds
         margin = np.where(np.isfinite(upper - lower), 2 * _NEAR * (upper - lower), 0.0)
-        return np.asarray(np.clip(best[self.kept], lower + margin, upper - margin))
+        return np.asarray(np.clip(vector[self.kept], lower + margin, upper - margin))
 
     def _centers(self) -> list[tuple[float, float]]:
         """The unit's centre, and the centroid of what exceeds half the peak."""
+        if self.grid.centered:
+            return [(0.0, 0.0)]
         high = np.clip(self.values - 0.5 * self.values.max(), 0.0, None)
         share_y, share_x = high.sum(1) / high.sum(), high.sum(0) / high.sum()
         return [(0.0, 0.0), (float(share_y @ self.grid.y), float(share_x @ self.grid.x))]
@@ -124,8 +133,8 @@ class Problem:
         vector[FLOOR] = linear[1] if self.floor is None else self.floor
         return (float(np.sum((data - columns @ linear) ** 2)) if linear[0] > 0 else math.inf), vector
 
-    def solve(self) -> Solution:
-        """Search from the best start.
+    def solve(self, start: Float[np.ndarray, " vector"] | None = None) -> Solution:
+        """Search from a vector near the solution, or from the best circle.
 
         Raises:
             MeasurementError: if the map has no more pixels than the fit has variables.
@@ -139,7 +148,7 @@ class Problem:
             )
         found = least_squares(
             self.residual,
-            self.start(),
+            self._inside(self.best_circle() if start is None else start),
             self.jacobian,
             bounds=self.bounds,
             x_scale="jac",
@@ -147,17 +156,24 @@ class Problem:
             xtol=_TOLERANCE,
             gtol=_TOLERANCE,
         )
-        return self._solution(found, 2 * float(found.cost) / (pixels - variables))
+        return self._solution(found)
 
-    def _solution(self, found: OptimizeResult, reduced_chi_square: float) -> Solution:
+    def _solution(self, found: OptimizeResult) -> Solution:
         lower, upper = self.bounds
         vector = self.vector(found.x)
+        pixels, variables = self.values.size, len(self.kept)
+        chi_square = 2 * float(found.cost)
+        reduced_chi_square = chi_square / (pixels - variables)
         total = np.sum((self.values - self.values.mean()) ** 2)
+        # -2 log likelihood at the best common scale of the deviations, up to a constant.
+        surprise = pixels * math.log(max(chi_square, _LEAST) / pixels)
         return Solution(
             parameters=self._parameters(vector),
             covariance=self._covariance(vector, found.jac, reduced_chi_square),
             r_squared=float(1 - np.sum((self.grid.values(vector) - self.values) ** 2) / total),
             reduced_chi_square=reduced_chi_square,
+            aic=surprise + 2 * variables,
+            bic=surprise + math.log(pixels) * variables,
             success=bool(found.success),
             message=str(found.message),
             near_bound=bool((np.minimum(found.x - lower, upper - found.x) < _NEAR * (upper - lower)).any()),

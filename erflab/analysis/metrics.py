@@ -14,9 +14,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from scipy.optimize import brentq
+from scipy.special import entr
 
-from erflab.analysis.ellipse import Ellipse
-from erflab.analysis.profile import as_density, cell_side, radii, spacing
+from erflab.analysis.profile import as_density, cell_area, cell_side, radii, spacing
 from erflab.errors import ConfigError
 
 LUO_LEVEL = 1 - 0.9545
@@ -25,63 +25,37 @@ LUO_LEVEL = 1 - 0.9545
 _ON_EDGE = 1e-6  # px by which a sample may miss the edge of a box and still lie on it
 
 
+def check_share(share: float) -> None:
+    """Raise ConfigError if a share is not inside (0, 1)."""
+    if not 0 < share < 1:
+        raise ConfigError(f"the share is {share!r}; give a number between 0 and 1, both excluded.")
+
+
 @dataclass(frozen=True, eq=False)
-class Moments:
-    """First and second moments of a density, in px."""
+class ShareCurve:
+    """The share of a map's sum that a size holds, piecewise linear and growing: read it at as many shares as you like."""
 
-    centroid_y: float
-    centroid_x: float
-    covariance: Float[np.ndarray, "2 2"]
-    """About the centroid, in px^2, rows and columns in the order (y, x)."""
+    size: Float[np.ndarray, " knots"]
+    """px for a radius, px^2 for an area; may begin below zero."""
+    share: Float[np.ndarray, " knots"]
+    """From 0 to 1."""
 
-    @property
-    def ellipse(self) -> Ellipse:
-        """The ellipse with this covariance."""
-        return Ellipse.from_covariance(self.covariance)
-
-    @property
-    def sigma(self) -> float:
-        """sqrt(trace / 2) in px."""
-        return self.ellipse.sigma
-
-    @property
-    def anisotropy(self) -> float:
-        """sigma_major / sigma_minor."""
-        return self.ellipse.anisotropy
-
-    @property
-    def orientation(self) -> float:
-        """Angle of the major axis in radians from +x towards +y, in [-pi/2, pi/2); of no meaning at anisotropy 1."""
-        return self.ellipse.theta
+    def at(self, share: float) -> float:
+        """The least size that holds the share, at least zero. Raises ConfigError if it is not inside (0, 1)."""
+        check_share(share)
+        held = share * self.share[-1]  # which rounding may leave beside 1
+        above = int(np.searchsorted(self.share, held))
+        below = above - 1
+        rise = (held - self.share[below]) / (self.share[above] - self.share[below])
+        return max(0.0, float(self.size[below] + rise * (self.size[above] - self.size[below])))
 
 
-def moments(map: xr.DataArray) -> Moments:
-    """Centroid and covariance of a map: c = sum p v and C = sum p (v - c)(v - c)^T, v = (y, x)."""
-    density = as_density(map)
-    along_y, along_x = density.sum("x").values, density.sum("y").values
-    y, x = np.asarray(density["y"].values, float), np.asarray(density["x"].values, float)
-    center_y, center_x = float(along_y @ y), float(along_x @ x)
-    dy, dx = y - center_y, x - center_x
-    yx = dy @ density.values @ dx
-    return Moments(center_y, center_x, np.array([[along_y @ dy**2, yx], [yx, along_x @ dx**2]]))
+def encircled_energy(map: xr.DataArray) -> ShareCurve:
+    """The share inside the disc of radius R (px) about the unit's centre.
 
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ConfigError(f"{name} is {value!r}; give a share between 0 and 1, both excluded.")
-
-
-def radius_at(map: xr.DataArray, q: float) -> float:
-    """Radius in px of the disc about the unit's centre that holds the share q (encircled energy).
-
-    share(R) = sum p clip((R - r) / s + 1/2, 0, 1), s the spacing: a ring of pixels is taken in gradually. It is
-    piecewise linear, and solved exactly. A centred Gaussian has sigma sqrt(-2 ln(1 - q)).
-
-    Raises:
-        ConfigError: if q is not inside (0, 1).
-
+    share(R) = sum p clip((R - r) / s + 1/2, 0, 1), s the spacing: a ring of pixels is taken in gradually. A pixel on the
+    centre is half taken in at R = 0; smaller shares need no disc.
     """
-    _check_share("q", q)
     density = as_density(map)
     side = cell_side(density)
     radius, ring = np.unique(radii(density).ravel(), return_inverse=True)
@@ -90,12 +64,26 @@ def radius_at(map: xr.DataArray, q: float) -> float:
     knots = np.concatenate([radius - side / 2, radius + side / 2])
     order = np.argsort(knots, kind="stable")
     knots, slope = knots[order], np.cumsum(np.concatenate([slopes, -slopes])[order])
-    share = np.concatenate([[0.0], np.cumsum(slope[:-1] * np.diff(knots))])
-    above = int(np.searchsorted(share, q))
-    below = above - 1
-    rise = (q - share[below]) / (share[above] - share[below])
-    # A pixel on the centre is half taken in at R = 0; smaller shares need no disc.
-    return max(0.0, float(knots[below] + rise * (knots[above] - knots[below])))
+    return ShareCurve(knots, np.concatenate([[0.0], np.cumsum(slope[:-1] * np.diff(knots))]))
+
+
+def ranked_area(map: xr.DataArray) -> ShareCurve:
+    """The share that the brightest pixels of a given area (px^2) hold, the last one in part."""
+    density = as_density(map)
+    share = np.cumsum(np.sort(density.values, axis=None)[::-1])
+    return ShareCurve(np.arange(share.size + 1) * cell_area(density), np.concatenate([[0.0], share]))
+
+
+def radius_at(map: xr.DataArray, q: float) -> float:
+    """Radius in px of the disc about the unit's centre that holds the share q (see `encircled_energy`).
+
+    A centred Gaussian has sigma sqrt(-2 ln(1 - q)).
+
+    Raises:
+        ConfigError: if q is not inside (0, 1).
+
+    """
+    return encircled_energy(map).at(q)
 
 
 def contribution_area(map: xr.DataArray, t: float) -> float:
@@ -107,13 +95,23 @@ def contribution_area(map: xr.DataArray, t: float) -> float:
         ConfigError: if t is not inside (0, 1).
 
     """
-    _check_share("t", t)
+    return ranked_area(map).at(t)
+
+
+def entropy_area(map: xr.DataArray) -> float:
+    """Effective area in px^2: exp(-sum p ln p) pixels, those of a uniform field of the same entropy.
+
+    A Gaussian has 2 pi e sigma^2.
+    """
     density = as_density(map)
-    share = np.cumsum(np.sort(density.values, axis=None)[::-1])
-    whole = int(np.searchsorted(share, t))
-    below = share[whole - 1] if whole else 0.0
-    dy, dx = spacing(density)
-    return float(whole + (t - below) / (share[whole] - below)) * dy * dx
+    # Zeros add nothing: p ln p tends to zero.
+    return float(np.exp(entr(density.values).sum())) * cell_area(density)
+
+
+def participation_area(map: xr.DataArray) -> float:
+    """Effective area in px^2: 1 / sum p^2 pixels (the inverse participation ratio). A Gaussian has 4 pi sigma^2."""
+    density = as_density(map)
+    return cell_area(density) / float(np.sum(density.values**2))
 
 
 def contribution_square(map: xr.DataArray, t: float) -> float:
@@ -126,13 +124,13 @@ def contribution_square(map: xr.DataArray, t: float) -> float:
         ConfigError: if t is not inside (0, 1).
 
     """
-    _check_share("t", t)
+    check_share(t)
     density = as_density(map)
     steps = spacing(density)
     y, x = np.asarray(density["y"].values, float), np.asarray(density["x"].values, float)
 
     def missing(side: float) -> float:
-        return float(_overlap(y, steps[0], side) @ density.values @ _overlap(x, steps[1], side)) - t
+        return float(overlap(y, steps[0], side) @ density.values @ overlap(x, steps[1], side)) - t
 
     largest = 2 * max(np.abs(y).max() + steps[0] / 2, np.abs(x).max() + steps[1] / 2)
     if missing(largest) <= 0:  # t within rounding of 1
@@ -140,7 +138,7 @@ def contribution_square(map: xr.DataArray, t: float) -> float:
     return float(brentq(missing, 0.0, largest, xtol=1e-12 * largest))
 
 
-def _overlap(samples: Float[np.ndarray, " n"], step: float, side: float) -> Float[np.ndarray, " n"]:
+def overlap(samples: Float[np.ndarray, "*grid"], step: float, side: float) -> Float[np.ndarray, "*grid"]:
     """Share of each sample's interval that lies inside [-side/2, side/2]."""
     inside = np.minimum(samples + step / 2, side / 2) - np.maximum(samples - step / 2, -side / 2)
     return np.asarray(np.clip(inside, 0.0, None) / step)
@@ -152,8 +150,8 @@ def luo_size(map: xr.DataArray) -> float:
     A Gaussian has sqrt(-2 pi ln 0.0455) sigma = 4.406 sigma.
     """
     density = as_density(map)
-    dy, dx = spacing(density)
-    return float(np.sqrt(np.count_nonzero(density.values > LUO_LEVEL * density.values.max()) * dy * dx))
+    bright = np.count_nonzero(density.values > LUO_LEVEL * density.values.max())
+    return float(np.sqrt(bright * cell_area(density)))
 
 
 def share_outside(map: xr.DataArray, box: Sequence[float]) -> float:

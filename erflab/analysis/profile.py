@@ -114,9 +114,15 @@ def spacing(map: xr.DataArray) -> tuple[float, float]:
     return abs(float(y[-1] - y[0])) / (y.size - 1), abs(float(x[-1] - x[0])) / (x.size - 1)
 
 
+def cell_area(map: xr.DataArray) -> float:
+    """Area in px^2 that one sample stands for: dy dx."""
+    dy, dx = spacing(map)
+    return dy * dx
+
+
 def cell_side(map: xr.DataArray) -> float:
-    """Side in px of the square with the area of one sample's cell: sqrt(dy dx)."""
-    return float(np.sqrt(np.prod(spacing(map))))
+    """Side in px of the square with the area of one sample's cell."""
+    return float(np.sqrt(cell_area(map)))
 
 
 def radii(map: xr.DataArray) -> Float[np.ndarray, "y x"]:
@@ -185,7 +191,7 @@ def same_grid(other: xr.DataArray, map: xr.DataArray) -> xr.DataArray:
     checked = check_map(other)
     if any(not np.array_equal(checked[axis].values, map[axis].values) for axis in ("y", "x")):
         shapes = f"{dict(checked.sizes)} against {dict(map.sizes)}"
-        raise MeasurementError(f"variance and map lie on different grids ({shapes}); give both the same y and x.")
+        raise MeasurementError(f"the two maps lie on different grids ({shapes}); give both the same y and x.")
     return checked
 
 

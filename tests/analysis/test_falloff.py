@@ -9,10 +9,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_groups import family_map, noisy_groups
 from known_maps import gaussian_map
 from scipy.optimize import curve_fit
 
-from erflab.analysis import FLAGS, LINE_SHAPES, LineShape, ShapeParameter, falloff, fit_falloff, leastsquares
+from erflab.analysis import (
+    FLAGS,
+    LINE_SHAPES,
+    Ellipse,
+    LineShape,
+    RadialProfile,
+    ShapeParameter,
+    fit_falloff,
+    leastsquares,
+    radial_profile,
+    samples,
+)
+from erflab.analysis.falloff import fit_samples
 from erflab.errors import ConfigError, MeasurementError
 
 TRUTH = {
@@ -182,7 +195,12 @@ def test_evaluate_gives_the_map_back_on_any_grid():
 
 def test_a_new_family_is_one_row(monkeypatch):
     bell = LineShape(
-        "exp(-u^b / 2)", lambda t, b: np.exp(-(t ** (b / 2)) / 2), (ShapeParameter("exponent", 2, 0.3, 8),)
+        "bell",
+        "exp(-u^b / 2)",
+        lambda t, b: np.exp(-(t ** (b / 2)) / 2),
+        half_width=lambda b: (2 * math.log(2)) ** (1 / b),
+        second_moment=lambda b: 1.0,
+        extras=(ShapeParameter("exponent", 2, 0.3, 8),),
     )
     monkeypatch.setitem(LINE_SHAPES, "bell", bell)
     radius = fit_falloff(tilted()).ellipse.squared_radius(*np.meshgrid(np.arange(-30.0, 31), np.arange(-30.0, 31)))
@@ -273,6 +291,129 @@ def test_a_negative_variance_is_refused():
         fit_falloff(map, variance=-map)
 
 
-def test_largest_is_where_the_averaging_begins(monkeypatch):
-    monkeypatch.setattr(falloff, "LARGEST", 50)
-    assert fit_falloff(tilted()).sigma == pytest.approx(math.sqrt((144 + 49) / 2), rel=1e-4)
+def test_largest_is_where_the_averaging_begins():
+    assert samples.samples_of(tilted(), largest=101).block == 1
+    averaged = samples.samples_of(tilted(), largest=50)
+    assert averaged.block == 3
+    assert fit_samples(averaged, "gaussian").sigma == pytest.approx(math.sqrt((144 + 49) / 2), rel=1e-4)
+
+
+FAMILIES = [
+    ("gaussian", ()),
+    ("exponential", ()),
+    ("generalised_gaussian", (0.6,)),
+    ("generalised_gaussian", (1.31,)),
+    ("generalised_gaussian", (4.0,)),
+    ("moffat", (1.5,)),
+    ("moffat", (6.0,)),
+]
+
+
+@pytest.mark.parametrize(("family", "extras"), FAMILIES)
+@pytest.mark.parametrize("center", [(0.0, 0.0), (3.3, -2.1)])
+def test_every_family_is_recovered(family, extras, center):
+    map = 1e-7 * family_map(family, *extras, ellipse=Ellipse(9.0, 5.0, 0.6), center=center, half=40, floor=0.1)
+    fit = fit_falloff(map, family)
+    names = [extra.name for extra in LINE_SHAPES[family].extras]
+    expected = {"amplitude": 1e-7, "center_y": center[0], "center_x": center[1], "sigma_major": 9.0, "sigma_minor": 5.0}
+    expected |= {"theta": 0.6, "floor": 1e-8} | dict(zip(names, extras, strict=True))
+    assert fit.parameters == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    np.testing.assert_allclose(fit.residual(map), 0, atol=1e-13)
+    assert fit.residual(map).dims == ("y", "x")
+
+
+def test_one_dimension_agrees_with_curve_fit():
+    # A ring of one pixel each: the profile is then a plain curve.
+    radius = np.arange(0.0, 40)
+    values = 3 * np.exp(-((radius / 6) ** 1.3) / 2) + 0.2 + 0.01 * np.random.default_rng(0).normal(size=40)
+    profile = RadialProfile(np.arange(41.0), radius, values, np.ones(40, int), 1.0)
+
+    def curve(r, amplitude, sigma, floor, beta):
+        return amplitude * np.exp(-((r / sigma) ** beta) / 2) + floor
+
+    expected, covariance = curve_fit(curve, radius, values, p0=[2, 5, 0, 1.5])
+    fit = fit_falloff(profile, "generalised_gaussian")
+    names = ("amplitude", "sigma_major", "floor", "beta")
+    assert [fit.parameters[name] for name in names] == pytest.approx(list(expected), rel=1e-5)
+    assert [fit.errors[name] for name in names] == pytest.approx(list(np.sqrt(np.diag(covariance))), rel=1e-3)
+    assert fit.errors["center_y"] is fit.errors["theta"] is None
+    assert fit.flags == ()
+
+
+@pytest.mark.parametrize(("family", "extras"), FAMILIES)
+def test_the_profile_of_a_round_map_gives_its_parameters(family, extras):
+    map = family_map(family, *extras, ellipse=Ellipse(7.0, 7.0, 0.0), center=(0.0, 0.0), half=50)
+    fit = fit_falloff(radial_profile(map), family)
+    # Two radii stand for those of a ring's pixels: exact to the second order of a ring's width over sigma.
+    assert fit.half_width == pytest.approx(7 * LINE_SHAPES[family].half_width(*extras), rel=2e-3)
+    assert fit.parameters["sigma_minor"] == fit.parameters["sigma_major"]
+
+
+def test_a_profile_weighs_as_its_map_does():
+    map, variance = noisy(5, 0.1 + gaussian_map(9.0, 40))
+    fits = [
+        fit_falloff(radial_profile(map, variance)),
+        fit_falloff(map, variance=variance, elliptical=False),
+    ]
+    assert fits[0].sigma == pytest.approx(fits[1].sigma, rel=2e-3)
+    assert fits[0].sigma_error == pytest.approx(fits[1].sigma_error, rel=0.4)
+    assert fits[0].reduced_chi_square == pytest.approx(1, abs=0.5)
+
+
+def test_a_profile_that_ends_in_its_peak_is_clipped():
+    assert fit_falloff(radial_profile(gaussian_map(30.0, 30))).flags == ("clipped",)
+    assert fit_falloff(radial_profile(gaussian_map(9.0, 30))).flags == ()
+
+
+def test_a_variance_beside_a_profile_is_refused():
+    map = tilted()
+    with pytest.raises(ConfigError, match="variance is given beside a radial profile; give it to radial_profile"):
+        fit_falloff(radial_profile(map), variance=map)
+
+
+@pytest.mark.parametrize(("family", "extras"), FAMILIES)
+def test_a_warm_start_ends_where_a_cold_one_does_in_fewer_steps(family, extras, monkeypatch):
+    map = noisy(6, family_map(family, *extras, half=25))[0]
+    cold = fit_falloff(map, family)
+    again = noisy(7, family_map(family, *extras, half=25))[0]
+    expected = fit_falloff(again, family)
+    monkeypatch.setattr(leastsquares.Problem, "best_circle", None)  # no search for a start
+    warm = fit_falloff(again, family, start=cold)
+    assert warm.parameters == pytest.approx(expected.parameters, rel=1e-4, abs=1e-6)
+
+
+def test_a_start_may_be_of_another_family_and_another_scale():
+    map = family_map("moffat", 3.0, half=40)
+    start = fit_falloff(1e6 * map, "gaussian", floor=False)
+    assert fit_falloff(map, "moffat", start=start).parameters["exponent"] == pytest.approx(3, rel=1e-6)
+
+
+def test_widths_mean_the_same_for_every_family():
+    map = family_map("gaussian", ellipse=Ellipse(6.0, 4.0, 0.3), half=40)
+    fits = [fit_falloff(map, family) for family in ("gaussian", "generalised_gaussian")]
+    assert fits[1].half_width == pytest.approx(fits[0].half_width, rel=1e-5)
+    assert fits[1].moment_sigma == pytest.approx(fits[0].moment_sigma, rel=1e-5)
+    assert fits[0].moment_sigma == pytest.approx(math.sqrt((36 + 16) / 2), rel=1e-6)
+    assert fit_falloff(family_map("moffat", 1.5, half=40), "moffat").moment_sigma is None
+
+
+def test_information_criteria_are_those_of_the_textbook():
+    map, _ = noisy(8)
+    fit = fit_falloff(map)
+    squares = float((fit.residual(map) ** 2).sum()) / float(map.max() - map.min()) ** 2
+    assert fit.aic == pytest.approx(map.size * math.log(squares / map.size) + 2 * 7)
+    assert fit.bic - fit.aic == pytest.approx(7 * (math.log(map.size) - 2))
+
+
+def test_groups_give_the_binned_chi_square():
+    grouped = noisy_groups(family_map("gaussian"), seed=0)
+    assert fit_falloff(grouped.mean).binned_chi_square is None
+    variance = grouped.standard_error**2
+    right = fit_falloff(grouped.mean, variance=variance, groups=grouped)
+    wrong = fit_falloff(grouped.mean, "exponential", variance=variance, groups=grouped)
+    assert right.binned_chi_square < 3 < wrong.binned_chi_square
+
+
+@pytest.mark.parametrize(("family", "extras"), [("generalised_gaussian", (12.0,)), ("moffat", (0.55,))])
+def test_an_exponent_beyond_its_range_is_flagged(family, extras):
+    assert "near_bound" in fit_falloff(family_map(family, *extras, half=30), family).flags

@@ -8,7 +8,14 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from erflab.analysis.jackknife import Estimate, GroupedMap, delete_group, effective_images, jackknife
+from erflab.analysis.jackknife import (
+    Estimate,
+    GroupedMap,
+    delete_group,
+    effective_images,
+    jackknife,
+    largest_share,
+)
 from erflab.errors import MeasurementError
 
 
@@ -112,3 +119,18 @@ def test_effective_images() -> None:
     assert effective_images(np.ones(7)) == pytest.approx(7)
     assert effective_images(np.array([1.0, 0, 0])) == 1
     assert effective_images(np.zeros(3)) == 0
+
+
+def test_the_largest_share_of_one_image() -> None:
+    assert largest_share(np.array([1.0, 3.0, 1.0])) == pytest.approx(0.6)
+    assert largest_share(np.zeros(3)) == 0
+
+
+def test_several_maps_leave_out_the_same_group() -> None:
+    """The ratio of two maps that differ by a factor is that factor in every replicate."""
+    sums = np.random.default_rng(4).random((5, 3, 3))
+    found = jackknife(
+        lambda a, b: {"ratio": float(a.sum() / b.sum())}, grouped(3 * sums, [1] * 5), grouped(sums, [1] * 5)
+    )["ratio"]
+    assert found.value == pytest.approx(3)
+    assert found.standard_error == pytest.approx(0, abs=1e-12)

@@ -15,9 +15,13 @@ from scipy.special import erfinv
 from erflab.analysis import (
     contribution_area,
     contribution_square,
+    encircled_energy,
+    entropy_area,
     luo_size,
     moments,
+    participation_area,
     radius_at,
+    ranked_area,
     share_outside,
 )
 from erflab.errors import ConfigError, MeasurementError
@@ -131,10 +135,10 @@ def test_share_outside_a_box():
 @pytest.mark.parametrize("share", [0, 1, -0.5, 50, math.nan])
 def test_shares_lie_between_zero_and_one(make_map, share):
     map = make_map(np.ones((3, 3)))
-    with pytest.raises(ConfigError, match=f"q is {share!r}; give a share between 0 and 1, both excluded"):
+    with pytest.raises(ConfigError, match=f"the share is {share!r}; give a number between 0 and 1, both excluded"):
         radius_at(map, share)
     for size in (contribution_area, contribution_square):
-        with pytest.raises(ConfigError, match=f"t is {share!r}; give a share"):
+        with pytest.raises(ConfigError, match=f"the share is {share!r}; give"):
             size(map, share)
 
 
@@ -149,6 +153,8 @@ SIZES = {
     "area": lambda m: contribution_area(m, 0.6),
     "square": lambda m: contribution_square(m, 0.6),
     "luo": luo_size,
+    "entropy": entropy_area,
+    "participation": participation_area,
     "sigma": lambda m: moments(m).sigma,
     "outside": lambda m: share_outside(m, (-1, 1, -1, 1)),
 }
@@ -197,6 +203,8 @@ def test_a_shifted_origin_moves_the_centroid_alone(map, dy, dx):
     np.testing.assert_allclose(after.covariance, before.covariance, atol=1e-9)
     assert contribution_area(moved, 0.6) == pytest.approx(contribution_area(map, 0.6))
     assert luo_size(moved) == pytest.approx(luo_size(map))
+    assert entropy_area(moved) == pytest.approx(entropy_area(map))
+    assert participation_area(moved) == pytest.approx(participation_area(map))
 
 
 @settings(max_examples=40)
@@ -212,3 +220,35 @@ def test_lengths_scale_with_the_spacing(map, step):
 def test_a_larger_share_needs_no_smaller_size(map, low, gain):
     for size in (radius_at, contribution_area, contribution_square):
         assert size(map, low + gain) >= size(map, low)
+
+
+@grids
+def test_effective_areas_of_a_gaussian(gaussian, sigma, half, step):
+    map = gaussian(sigma, half, step)
+    assert entropy_area(map) == pytest.approx(2 * math.pi * math.e * sigma**2, rel=1e-6)
+    assert participation_area(map) == pytest.approx(4 * math.pi * sigma**2, rel=1e-6)
+
+
+@pytest.mark.parametrize("area", [entropy_area, participation_area])
+def test_effective_areas_of_a_uniform_square_and_a_single_pixel(area):
+    assert area(square(20)) == pytest.approx(400)
+    assert area(square(21, step=4.0)) == pytest.approx((21 * 4) ** 2)
+    assert area(square(1, step=0.5)) == pytest.approx(0.25)
+
+
+@settings(max_examples=40)
+@given(map=maps(), share=st.floats(0.01, 0.99))
+def test_a_curve_holds_the_share_that_it_was_read_at(map, share):
+    curve = ranked_area(map)
+    assert np.interp(curve.at(share), curve.size, curve.share) == pytest.approx(share)
+    radius = encircled_energy(map)
+    if radius.at(share) > 0:  # smaller shares than a pixel on the centre holds need no disc
+        assert np.interp(radius.at(share), radius.size, radius.share) == pytest.approx(share)
+
+
+@settings(max_examples=40)
+@given(map=maps(), step=st.sampled_from([0.25, 0.5, 2.0, 4.0]))
+def test_areas_scale_with_the_squared_spacing(map, step):
+    wider = map.assign_coords(y=map["y"] * step, x=map["x"] * step)
+    for area in (SIZES["area"], entropy_area, participation_area):
+        assert area(wider) == pytest.approx(step**2 * area(map), rel=1e-9)

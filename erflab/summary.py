@@ -1,0 +1,59 @@
+"""The numbers of a result as flat scalars: one row of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from erflab.analysis.sizes import Quantity
+
+if TYPE_CHECKING:
+    from erflab.result import Result
+
+IDENTITY = ("layer", "unit", "input_size", "grid", "is_global", "aligned", "center_rule")
+
+
+def summarise(result: Result) -> dict[str, Any]:
+    """Identity, theory, and each number of one part as {value, unit, standard_error, interval}."""
+    theory, model = result.attribute("theory"), result.attribute("model")
+    flat: dict[str, Any] = {
+        "model": model["name"],
+        "weights": model["weights"],
+        **{key: theory[key] for key in IDENTITY},
+        **_axes("trf_size", theory["size"], "px"),
+        **_axes("trf_local_size", theory["local_size"], "px"),
+        **_axes("stride", theory["stride"], "px"),
+        **_axes("center", theory["center"], "px"),
+        "flags": [asdict(f) for f in result.flags],
+    }
+    for method in result.methods:
+        flat[f"{method}.magnitude"] = result.magnitude(method)
+        flat.update(_quantities(method, result.weights(method)))
+        sizes = result.known_sizes(method)
+        flat.update(_quantities(method, sizes.quantities if sizes else {}))
+    for name, numbers in result.agreement().items():
+        flat.update(_quantities(name, numbers))
+    return flat
+
+
+def one_key_a_number(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary for a table: NAME, and where there are any NAME_error, NAME_low and NAME_high."""
+    flat: dict[str, Any] = {}
+    for name, entry in row.items():
+        if not isinstance(entry, Mapping):
+            flat[name] = entry
+            continue
+        flat[name] = entry["value"]
+        if entry["standard_error"] is not None:
+            low, high = entry["interval"] or (None, None)
+            flat |= {f"{name}_error": entry["standard_error"], f"{name}_low": low, f"{name}_high": high}
+    return flat
+
+
+def _quantities(subject: str, quantities: Mapping[str, Quantity]) -> dict[str, Any]:
+    return {f"{subject}.{name}": asdict(quantity) for name, quantity in quantities.items()}
+
+
+def _axes(name: str, values: list[Any], unit: str) -> dict[str, Any]:
+    return {f"{name}_{axis}": asdict(Quantity(v, unit)) for axis, v in zip("yx", values, strict=True)}
