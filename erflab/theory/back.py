@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from erflab.theory import box, marks
+from erflab.theory.boxes import Boxes
 from erflab.theory.call import Marks, SupportRule
 from erflab.theory.graph import Node, Value
-from erflab.theory.reading import Boxes
 
 __all__ = ["Back", "Marks", "SupportRule"]
 

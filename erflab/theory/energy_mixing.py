@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erflab.theory.meanfield import Call, Factors
+from erflab.theory.graph import Value
+from erflab.theory.meanfield import Call, EnergyRule, Factors
 from erflab.theory.moments import Moments, average, filled, moved
-from erflab.theory.trace import Value
 
 # --- matrix products ------------------------------------------------------------------------------------------------------
 
@@ -144,3 +144,11 @@ def expect_softmax(call: Call, source: Value, dim: int, *_: Any) -> tuple[list[M
 def pull_softmax(call: Call, *_: Any) -> list[Tensor | None]:
     """Nothing flows through the weights themselves: only the value path is followed."""
     return [None]
+
+
+MATMUL = EnergyRule(expect_matmul, pull_matmul, observe_matmul)
+MEAN = EnergyRule(expect_mean, pull_mean)
+NORM = EnergyRule(expect_norm, pull_norm, observe_norm)
+SOFTMAX = EnergyRule(
+    expect_softmax, pull_softmax, note="attention: value path only, through the attention weights as they are"
+)

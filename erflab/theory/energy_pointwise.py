@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erflab.theory.meanfield import Call, Factors, distinct, function, run, substituted, sum_to
+from erflab.theory.graph import Value
+from erflab.theory.meanfield import Call, EnergyRule, Factors, distinct, function, run, substituted, sum_to
 from erflab.theory.moments import Moments, Source, filled, gaussian, moved, with_derivative
-from erflab.theory.trace import Value
 
 # --- one operand: E[phi'(z)^2] --------------------------------------------------------------------------------------------
 
@@ -204,3 +204,16 @@ def pull_overwritten(
     """The target's old content no longer matters."""
     found = [sum_to(energies[0], source.shape)] if isinstance(source, Value) else []
     return [None] * isinstance(target, Value) + found
+
+
+FUNCTION = EnergyRule(expect_pointwise, pull_pointwise, observe_pointwise)
+IDENTITY = EnergyRule(expect_identity, pull_identity)
+SUM = EnergyRule(expect_sum, pull_sum)
+DIFFERENCE = EnergyRule(expect_difference, pull_sum)
+REVERSED = EnergyRule(expect_reversed, pull_sum)
+PRODUCT = EnergyRule(expect_product, pull_product, observe_product)
+QUOTIENT = EnergyRule(expect_quotient, pull_product, observe_quotient)
+MOVED = EnergyRule(expect_moved, pull_moved)
+CONCATENATED = EnergyRule(expect_concatenated, pull_concatenated)
+PADDED = EnergyRule(expect_padded, pull_moved)
+OVERWRITTEN = EnergyRule(expect_overwritten, pull_overwritten)

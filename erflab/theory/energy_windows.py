@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
-from erflab.theory.meanfield import Call, Factors, function
+from erflab.theory.graph import Value
+from erflab.theory.linear_maps import along_axis
+from erflab.theory.meanfield import Call, EnergyRule, Factors, function
 from erflab.theory.moments import Moments, filled, gaussian, largest, pooled
-from erflab.theory.trace import Value
 
 
 def _per_axis(value: Any, axes: int) -> list[Any]:
@@ -134,18 +136,18 @@ def pull_average_pool(
 def _resampling_matrices(call: Call, source: Value, *settings: Any) -> list[Tensor]:
     """The matrix of each axis, by running the operation on unit vectors along it."""
     first = 2 if "upsample" in call.node.op else len(source.shape) - len(_per_axis(settings[0], 1))
-    matrices = []
-    for dim in range(first, len(source.shape)):
-        n = source.shape[dim]
-        units = torch.eye(n, dtype=torch.float64).reshape([n if d in (1, dim) else 1 for d in range(len(source.shape))])
-        size = [call.shape[d] if d == dim else 1 for d in range(first, len(source.shape))]
-        scaled = _resampling_settings(settings, dim - first)
-        matrices.append(function(call.node.op)(units, size, *scaled).reshape(n, call.shape[dim]).T)
-    return matrices
+
+    def run(axis: int, lines: Tensor, size: list[int]) -> Tensor:
+        answer: Tensor = function(call.node.op)(lines, size, *_resampling_settings(settings, axis))
+        return answer
+
+    lengths = enumerate(zip(source.shape[first:], call.shape[first:], strict=True))
+    axes = len(call.shape) - first
+    return [along_axis(axes, axis, n, out, partial(run, axis)) for axis, (n, out) in lengths]
 
 
 def _resampling_settings(settings: Sequence[Any], axis: int) -> list[Any]:
-    """align_corners, and the scale of this axis alone (the other axes have one element)."""
+    """align_corners, and the scale of this axis alone (the others keep their length)."""
     flags = [s for s in settings[1:] if isinstance(s, bool)]
     scales = [s for s in settings[1:] if not isinstance(s, bool)]
     return flags + [s if i == axis else None for i, s in enumerate(scales)]
@@ -216,3 +218,9 @@ def _taps(n: int, out: int, kernel: int, stride: int, padding: int, dilation: in
     taps = torch.arange(out)[:, None] * stride - padding + torch.arange(kernel) * dilation
     rows = torch.zeros(out, n + 1).scatter_(1, torch.where((taps >= 0) & (taps < n), taps, n), 1.0)[:, :n]
     return rows / rows.sum(1, keepdim=True)
+
+
+CONVOLUTION = EnergyRule(expect_convolution, pull_convolution)
+AVERAGE_POOL = EnergyRule(expect_average_pool, pull_average_pool)
+RESAMPLED = EnergyRule(expect_resampled, pull_resampled)
+MAX_POOL = EnergyRule(expect_max_pool, pull_max_pool, observe_max_pool)

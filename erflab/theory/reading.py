@@ -4,39 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from erflab.errors import UnknownOperationError, closest
 from erflab.theory import box
+from erflab.theory.boxes import Boxes
 from erflab.theory.call import Call
 from erflab.theory.fuse import fuse_linear
 from erflab.theory.graph import Graph, Node, Value
 from erflab.theory.rules import RULES, Rule
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """The boxes of all elements of one tensor, [B, C, *positions] in any order of dimensions.
-
-    `terms` holds two edges per image axis, first pixels and minus last pixels, each as the terms it is the minimum of;
-    `causes` the modules that made an axis unbounded; `fixed_grids` the modules that tie the field to the input size by
-    pooling to a fixed number of bins; `blank` what the elements that see nothing are (0, -inf), if that is known of all.
-    """
-
-    shape: tuple[int, ...]
-    terms: tuple[box.Terms, ...]
-    causes: frozenset[str] = frozenset()
-    fixed_grids: frozenset[str] = frozenset()
-    blank: float | None = None
-
-    @cached_property
-    def edges(self) -> tuple[Tensor, ...]:
-        """The edges themselves. Raises TooLargeError where one does not fit in memory."""
-        return tuple(box.joined(terms) for terms in self.terms)
 
 
 def read_boxes(
