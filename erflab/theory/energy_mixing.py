@@ -1,8 +1,7 @@
-"""Energy rules of operations that contract whole dimensions: matrix products, reductions, attention."""
+"""Energy rules of operations that contract whole dimensions: matrix products, attention."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from erflab.theory.graph import Value
 from erflab.theory.meanfield import Call, EnergyRule, Factors
-from erflab.theory.moments import Moments, average, filled, moved
+from erflab.theory.moments import Moments, filled
 
 # --- matrix products ------------------------------------------------------------------------------------------------------
 
@@ -55,81 +54,6 @@ def pull_matmul(call: Call, factors: Factors, energies: Sequence[Tensor], *args:
     return pulled
 
 
-# --- reductions -----------------------------------------------------------------------------------------------------------
-
-
-def _dims(source: Value, dim: Any) -> list[int]:
-    if dim is None or dim == [] or isinstance(dim, bool):
-        return list(range(len(source.shape)))
-    dims = dim if isinstance(dim, (list, tuple)) else [dim]
-    return [d % len(source.shape) for d in dims]
-
-
-def _coefficient(call: Call, count: int) -> float:
-    return 1.0 if call.node.op == "aten.sum" else 1.0 / count
-
-
-def expect_mean(call: Call, source: Value, dim: Any = None, *_: Any, **__: Any) -> tuple[list[Moments], Factors]:
-    """Mean or sum of independent elements over whole dimensions."""
-    dims = _dims(source, dim)
-    count = math.prod(source.shape[d] for d in dims)
-    before, factor = call.moments[source], _coefficient(call, count)
-    mean = average(before.mean, dims) * count * factor
-    var = average(before.var, dims) * count * factor**2
-    kept = [1 if d in dims else n for d, n in enumerate(source.shape)]
-    return [moved(Moments(mean, var), kept, lambda t: t.reshape(call.shape))], ()
-
-
-def pull_mean(
-    call: Call, _: Factors, energies: Sequence[Tensor], source: Value, dim: Any = None, *__: Any, **___: Any
-) -> list[Tensor | None]:
-    """Squared coefficients."""
-    dims = _dims(source, dim)
-    factor = _coefficient(call, math.prod(source.shape[d] for d in dims))
-    kept = [1 if d in dims else n for d, n in enumerate(source.shape)]
-    return [(energies[0].reshape(kept) * factor**2).expand(source.shape)]
-
-
-def _euclidean(call: Call, order: Any) -> None:
-    if order != 2:
-        raise call.unknown(f"a norm of order {order}")
-
-
-def expect_norm(
-    call: Call, source: Value, order: Any = 2, dim: Any = None, *_: Any, **__: Any
-) -> tuple[list[Moments], Factors]:
-    """|x| = sqrt(sum x^2) over whole dimensions, of many elements: nearly constant; d|x| / dx = x / |x|."""
-    _euclidean(call, order)
-    dims, second = _dims(source, dim), call.moments[source].second
-    square = average(second, dims) * math.prod(source.shape[d] for d in dims)
-    kept = [1 if d in dims else n for d, n in enumerate(source.shape)]
-    result = moved(Moments(square.sqrt(), torch.zeros_like(square)), kept, lambda t: t.reshape(call.shape))
-    return [result], (second / square,)
-
-
-def observe_norm(call: Call, source: Value, order: Any = 2, dim: Any = None, *_: Any, **__: Any) -> Factors:
-    """x^2 / |x|^2."""
-    _euclidean(call, order)
-    square = call.tensors[source].square()
-    return (square / square.sum(_dims(source, dim), keepdim=True).clamp(min=1e-30),)
-
-
-def pull_norm(
-    call: Call,
-    factors: Factors,
-    energies: Sequence[Tensor],
-    source: Value,
-    order: Any = 2,
-    dim: Any = None,
-    *_: Any,
-    **__: Any,
-) -> list[Tensor | None]:
-    """Each element's share of the squared norm."""
-    dims = _dims(source, dim)
-    kept = [1 if d in dims else n for d, n in enumerate(source.shape)]
-    return [(energies[0].reshape(kept) * factors[0]).expand(source.shape)]
-
-
 # --- attention ------------------------------------------------------------------------------------------------------------
 
 
@@ -147,8 +71,6 @@ def pull_softmax(call: Call, *_: Any) -> list[Tensor | None]:
 
 
 MATMUL = EnergyRule(expect_matmul, pull_matmul, observe_matmul)
-MEAN = EnergyRule(expect_mean, pull_mean)
-NORM = EnergyRule(expect_norm, pull_norm, observe_norm)
 SOFTMAX = EnergyRule(
     expect_softmax, pull_softmax, note="attention: value path only, through the attention weights as they are"
 )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from erflab.theory.graph import Value
 from erflab.theory.meanfield import Call, EnergyRule, Factors, distinct, function, run, substituted, sum_to
-from erflab.theory.moments import Moments, Source, filled, gaussian, moved, with_derivative
+from erflab.theory.moments import Moments, Source, filled, gaussian, moved, tighten, with_derivative
 
 # --- one operand: E[phi'(z)^2] --------------------------------------------------------------------------------------------
 
@@ -47,7 +49,7 @@ def observe_pointwise(call: Call, *_: Any, **__: Any) -> Factors:
 def pull_pointwise(call: Call, factors: Factors, energies: Sequence[Tensor], *_: Any, **__: Any) -> list[Tensor | None]:
     """E[phi'^2] times the energy."""
     pulled: list[Tensor | None] = [None] * len(call.node.operands)
-    pulled[0] = energies[0] * factors[0]
+    pulled[0] = sum_to(energies[0] * factors[0], call.node.operands[0].shape)
     return pulled
 
 
@@ -135,6 +137,34 @@ def observe_quotient(call: Call, a: Any, b: Any, **__: Any) -> Factors:
     return inverse, (call.actual(a) * inverse).square()
 
 
+def _sign(call: Call) -> float:
+    return -1.0 if "min" in call.node.op else 1.0
+
+
+def expect_larger(call: Call, a: Any, b: Any) -> tuple[list[Moments], Factors]:
+    """The larger (or smaller) of two independent Gaussians (Clark 1961), and the probabilities of either."""
+    if a is b:
+        raise call.unknown("an extreme of one activation and itself")
+    left, right = call.of(a), call.of(b)
+    theta = (left.var + right.var).clamp(min=1e-24).sqrt()
+    alpha = _sign(call) * (left.mean - right.mean) / theta
+    p, q = torch.special.ndtr(alpha), torch.special.ndtr(-alpha)
+    lift = _sign(call) * theta * torch.exp(-alpha.square() / 2) / math.sqrt(2 * math.pi)
+    mean = left.mean * p + right.mean * q + lift
+    second = left.second * p + right.second * q + (left.mean + right.mean) * lift
+    return [Moments(mean, second - mean.square())], (p, q)
+
+
+def observe_larger(call: Call, a: Any, b: Any) -> Factors:
+    """Which is chosen; equal ones share the gradient."""
+    if a is b:
+        raise call.unknown("an extreme of one activation and itself")
+    left, right = call.actual(a), call.actual(b)
+    difference = _sign(call) * (left - right)
+    share = torch.heaviside(difference, difference.new_tensor(0.5))
+    return share.square(), (1 - share).square()
+
+
 # --- moves ----------------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +186,32 @@ def pull_moved(call: Call, _: Factors, energies: Sequence[Tensor], *__: Any, **_
         pulled = torch.autograd.grad(run(call.node, sources), list(sources.values()), list(energies))
     found = dict(zip(operands, pulled, strict=True))
     return [found.pop(v, None) for v in call.node.operands]
+
+
+def placed(position: int | None = None) -> EnergyRule:
+    """Operations on one or several tensors that move, write and add up elements, each with coefficient 1.
+
+    They do so by indices or a mask (argument number `position`), which must not depend on the input.
+    """
+
+    def observe(call: Call, *args: Any, **kwargs: Any) -> Factors:
+        if position is not None and any(isinstance(leaf, Value) for leaf in tree_leaves(args[position])):
+            raise call.unknown("positions or a mask that depend on the input")
+        if "reduce" in kwargs:
+            raise call.unknown(f"writing by {kwargs['reduce']!r}")
+        return ()
+
+    def expect(call: Call, *args: Any, **kwargs: Any) -> tuple[list[Moments], Factors]:
+        factors = observe(call, *args, **kwargs)
+        before = {v: call.moments[v] for v in call.node.operands}
+        means = run(call.node, {v: m.mean.expand(v.shape) for v, m in before.items()})
+        variances = run(call.node, {v: m.var.expand(v.shape) for v, m in before.items()})
+        constants = run(call.node, {v: m.var.new_zeros(v.shape) for v, m in before.items()})
+        varying = [torch.where(torch.isfinite(c), v - c, 0.0) for v, c in zip(variances, constants, strict=True)]
+        found = [Moments(tighten(m), tighten(v)) for m, v in zip(means, varying, strict=True)]
+        return found, factors
+
+    return EnergyRule(expect, pull_moved, observe)
 
 
 def expect_concatenated(call: Call, tensors: Sequence[Any], dim: int = 0) -> tuple[list[Moments], Factors]:
@@ -211,6 +267,7 @@ IDENTITY = EnergyRule(expect_identity, pull_identity)
 SUM = EnergyRule(expect_sum, pull_sum)
 DIFFERENCE = EnergyRule(expect_difference, pull_sum)
 REVERSED = EnergyRule(expect_reversed, pull_sum)
+LARGER = EnergyRule(expect_larger, pull_product, observe_larger)
 PRODUCT = EnergyRule(expect_product, pull_product, observe_product)
 QUOTIENT = EnergyRule(expect_quotient, pull_product, observe_quotient)
 MOVED = EnergyRule(expect_moved, pull_moved)

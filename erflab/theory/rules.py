@@ -17,6 +17,7 @@ from erflab.theory import (
     energy_mixing,
     energy_norms,
     energy_pointwise,
+    energy_reductions,
     energy_windows,
     indexing,
     moves,
@@ -30,6 +31,7 @@ from erflab.theory import (
     windows,
 )
 from erflab.theory.call import BoxRule, Call, SupportRule
+from erflab.theory.energy_pointwise import placed
 from erflab.theory.meanfield import EnergyRule
 from erflab.theory.moves import pointwise
 from erflab.theory.support_moves import joined, renumbered, sliced
@@ -68,7 +70,7 @@ RULES: dict[str, Rule] = table(
     _rows("rsub", pointwise, joined, energy_pointwise.REVERSED),
     _rows("mul", pointwise, joined, energy_pointwise.PRODUCT, inplace=True),
     _rows("div", pointwise, joined, energy_pointwise.QUOTIENT, inplace=True),
-    _rows("maximum minimum fmax fmin", pointwise, joined, None, inplace=True),
+    _rows("maximum minimum fmax fmin", pointwise, joined, energy_pointwise.LARGER, inplace=True),
     _rows(
         "atan2 xlogy hypot log_sigmoid_forward rrelu fmod remainder floor_divide floor ceil round trunc frac sign sgn signbit "
         "heaviside isnan isinf eq ne lt le gt ge logical_not logical_and logical_or logical_xor bitwise_not bitwise_and "
@@ -81,8 +83,8 @@ RULES: dict[str, Rule] = table(
     ),
     _rows("_neg_view resolve_conj", moves.same, joined, None),
     _rows("add", moves.add, support_moves.added, energy_pointwise.SUM, inplace=True),
-    _rows("masked_fill", moves.masked_fill, support_moves.mask_filled, energy_pointwise.FUNCTION, inplace=True),
-    _rows("where", moves.where, support_moves.chosen, energy_pointwise.FUNCTION),
+    _rows("masked_fill", moves.masked_fill, support_moves.mask_filled, placed(1), inplace=True),
+    _rows("where", moves.where, support_moves.chosen, placed(0)),
     _rows("tril triu", moves.triangle, support_moves.triangular, energy_pointwise.MOVED, inplace=True),
     _rows("copy", moves.overwrite, support_moves.overwritten, energy_pointwise.OVERWRITTEN, inplace=True),
     _rows("fill zero", moves.overwrite, support_moves.overwritten, None, inplace=True),
@@ -105,7 +107,7 @@ RULES: dict[str, Rule] = table(
     ),
     _rows("as_strided", moves.as_strided, support_moves.restrided, None, inplace=True),
     _rows("cat concatenate", moves.concatenate, support_moves.concatenated, energy_pointwise.CONCATENATED),
-    _rows("stack", moves.stack, support_moves.stacked, None),
+    _rows("stack", moves.stack, support_moves.stacked, placed()),
     _rows("roll", moves.roll, support_moves.rolled, energy_pointwise.MOVED),
     _rows("flip", moves.flip, support_moves.flipped, energy_pointwise.MOVED),
     _rows("repeat tile", moves.repeat, renumbered(), energy_pointwise.MOVED),
@@ -115,16 +117,17 @@ RULES: dict[str, Rule] = table(
     _rows("view_as_real", moves.as_pairs, support_moves.as_pairs, None),
     _rows("view_as_complex", moves.from_pairs, support_moves.from_pairs, None),
     # indexing
-    _rows("index _unsafe_index", indexing.index, support_indexing.indexed, energy_pointwise.MOVED),
-    _rows("index_select", indexing.index_select, support_indexing.indexed, energy_pointwise.MOVED),
+    _rows("index _unsafe_index", indexing.index, support_indexing.indexed, placed(1)),
+    _rows("index_select", indexing.index_select, support_indexing.indexed, placed(2)),
     _rows("embedding", indexing.embedding, support_indexing.embedded, None),
-    _rows("gather", indexing.gather, support_indexing.gathered, None),
-    _rows("index_put _unsafe_index_put _index_put_impl", indexing.put, support_indexing.put, None, inplace=True),
-    _rows("slice_scatter", indexing.slice_scatter, renumbered(), None),
-    _rows("select_scatter", indexing.select_scatter, renumbered(), None),
-    _rows("index_copy", indexing.index_copy, support_indexing.slices_copied, None, inplace=True),
-    _rows("index_add", indexing.index_add, support_indexing.slices_added, None, inplace=True),
-    _rows("scatter scatter_add scatter_reduce", indexing.scatter, support_indexing.scattered, None, inplace=True),
+    _rows("gather", indexing.gather, support_indexing.gathered, placed(2)),
+    _rows("index_put _unsafe_index_put _index_put_impl", indexing.put, support_indexing.put, placed(1), inplace=True),
+    _rows("slice_scatter", indexing.slice_scatter, renumbered(), placed()),
+    _rows("select_scatter", indexing.select_scatter, renumbered(), placed()),
+    _rows("index_copy", indexing.index_copy, support_indexing.slices_copied, placed(2), inplace=True),
+    _rows("index_add", indexing.index_add, support_indexing.slices_added, placed(2), inplace=True),
+    _rows("scatter scatter_add", indexing.scatter, support_indexing.scattered, placed(2), inplace=True),
+    _rows("scatter_reduce", indexing.scatter, support_indexing.scattered, None, inplace=True),
     _rows("sort argsort topk median nanmedian mode kthvalue", indexing.ordered, support_indexing.ordered, None),
     _rows("grid_sampler_2d grid_sampler_3d", indexing.sampled, support_indexing.grid_sampled, None),
     dict.fromkeys(
@@ -156,16 +159,20 @@ RULES: dict[str, Rule] = table(
         "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
         windows.adaptive_pool, support_windows.binned, None,
     ),
-    _rows("im2col", windows.unfold, support_windows.unfolded, None),
-    _rows("col2im", windows.fold, support_windows.folded, None),
+    _rows("im2col", windows.unfold, support_windows.unfolded, energy_pointwise.MOVED),
+    _rows("col2im", windows.fold, support_windows.folded, energy_pointwise.MOVED),
     # reductions
-    _rows("mean sum", reductions.reduction, support_reductions.reduced, energy_mixing.MEAN),
+    _rows("mean sum", reductions.reduction, support_reductions.reduced, energy_reductions.MEAN),
     _rows(
-        "amax amin var std var_mean std_mean nansum aminmax prod logsumexp argmax argmin any all count_nonzero",
+        "var std var_mean std_mean", reductions.reduction, support_reductions.reduced, energy_reductions.VARIANCE
+    ),
+    _rows("amax amin", reductions.reduction, support_reductions.reduced, energy_reductions.EXTREME),
+    _rows(
+        "nansum aminmax prod logsumexp argmax argmin any all count_nonzero",
         reductions.reduction, support_reductions.reduced, None,
     ),
-    _rows("max min", reductions.extreme, support_reductions.extreme, None),
-    _rows("norm linalg_vector_norm", reductions.norm, support_reductions.normed, energy_mixing.NORM),
+    _rows("max min", reductions.extreme, support_reductions.extreme, energy_reductions.EXTREME),
+    _rows("norm linalg_vector_norm", reductions.norm, support_reductions.normed, energy_reductions.NORM),
     _rows("_softmax _safe_softmax", reductions.softmax, support_reductions.softmaxed, energy_mixing.SOFTMAX),
     _rows("_log_softmax", reductions.softmax, support_reductions.softmaxed, None),
     _rows(

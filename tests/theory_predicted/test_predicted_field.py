@@ -62,6 +62,31 @@ class Applied(nn.Module):
         return self.function(x)
 
 
+class Fold(nn.Module):
+    def forward(self, x):
+        return nn.functional.fold(x.reshape(1, 16, 30), (12, 10), 2, stride=2)
+
+
+def assigned(x):
+    y = x.clone()
+    y[:, :, ::2, 1] = x[:, :, 1::2, 7]
+    y[:, 1] = x[:, 3]
+    return y
+
+
+def assigned_by_number(x, *, accumulate):
+    rows, columns = torch.tensor([1, 6, 0]), torch.tensor([2, 5, 0])
+    return (
+        x.permute(2, 3, 0, 1)
+        .index_put((rows, columns), x[:, :, 9, :3].permute(2, 0, 1), accumulate)
+        .permute(2, 3, 0, 1)
+    )
+
+
+def checkers():
+    return (torch.arange(12)[:, None] + torch.arange(10)) % 2 == 0
+
+
 # --- exact cases ----------------------------------------------------------------------------------------------------------
 
 
@@ -91,6 +116,18 @@ def test_one_convolution_is_exact():
         lambda: Applied(lambda x: nn.functional.interpolate(x, (5, 7), mode="bilinear", antialias=True)),
         lambda: Applied(lambda x: nn.functional.interpolate(x, (5, 7), mode="bicubic", antialias=True)),
         lambda: Applied(lambda x: x.tril(1)),
+        lambda: nn.Sequential(nn.Unfold(3, padding=1, stride=2), nn.Unflatten(2, (6, 5))),
+        lambda: Fold(),
+        lambda: Applied(lambda x: assigned_by_number(x, accumulate=False)),
+        lambda: Applied(lambda x: assigned_by_number(x, accumulate=True)),
+        lambda: Applied(assigned),
+        lambda: Applied(lambda x: x.index_copy(3, torch.tensor([5, 0]), x[..., :2])),
+        lambda: Applied(lambda x: x.index_add(2, torch.tensor([6, 0]), x[:, :, 1:3])),
+        lambda: Applied(lambda x: x.scatter(1, torch.ones(1, 1, 12, 10, dtype=torch.long), x[:, 2:3])),
+        lambda: Applied(lambda x: x.gather(1, torch.tensor([3, 0]).reshape(1, 2, 1, 1).expand(1, 2, 12, 10))),
+        lambda: Applied(lambda x: torch.stack([x[:, 0], x[:, 2], torch.ones_like(x[:, 1])], 1)),
+        lambda: Applied(lambda x: torch.where(checkers(), x, x.flip(1))),
+        lambda: Applied(lambda x: x.masked_fill(checkers(), 3.0)),
         lambda: nn.Sequential(nn.ReplicationPad2d(2), nn.Conv2d(4, 2, 1)),
         lambda: nn.BatchNorm2d(4),
         lambda: nn.Sequential(nn.ReflectionPad2d(2), nn.Conv2d(4, 2, 1)),
