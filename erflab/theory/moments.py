@@ -48,9 +48,9 @@ class Moments:
         return self.var + self.mean.square()
 
 
-def constant(value: Tensor | float, dims: int, dtype: torch.dtype = torch.float32) -> Moments:
-    """A number or a tensor that does not depend on the input, with `dims` dimensions."""
-    tensor = torch.as_tensor(value).detach().to(dtype)
+def constant(value: Tensor | float, dims: int, like: Tensor) -> Moments:
+    """A number or a tensor that does not depend on the input, with `dims` dimensions, of the dtype and device of `like`."""
+    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach()
     tensor = tensor.reshape((1,) * max(dims - tensor.dim(), 0) + tuple(tensor.shape))
     return Moments(tensor, torch.zeros_like(tensor[(slice(0, 1),) * tensor.dim()]))
 

@@ -368,12 +368,3 @@ def test_a_users_own_operation_has_a_prediction():
         assert predicted_field(Net(), None, (4, 4)).field.support().count == 1
     finally:
         RULES.pop(name, None)
-
-
-def test_a_kernel_that_depends_on_the_input_has_no_rule():
-    class Dynamic(nn.Module):
-        def forward(self, x):
-            return nn.functional.conv2d(x, x[:, :, :1, :1])
-
-    with pytest.raises(UnknownOperationError, match="kernel depends on the input"):
-        predicted_field(Dynamic(), input_size=(5, 5))
