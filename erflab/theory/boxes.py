@@ -16,7 +16,8 @@ class Boxes:
 
     `terms` holds two edges per image axis, first pixels and minus last pixels, each as the terms it is the minimum of;
     `causes` the modules that made an axis unbounded; `fixed_grids` the modules that tie the field to the input size by
-    pooling to a fixed number of bins; `blank` what the elements that see nothing are (0, -inf), if that is known of all.
+    pooling to a fixed number of bins; `blank` what the elements that see nothing are (0, -inf), if that is known of all;
+    `own` the terms without what spans the image (None where nothing does), by which further such modules are told.
     """
 
     shape: tuple[int, ...]
@@ -24,6 +25,7 @@ class Boxes:
     causes: frozenset[str] = frozenset()
     fixed_grids: frozenset[str] = frozenset()
     blank: float | None = None
+    own: tuple[box.Terms, ...] | None = None
 
     @cached_property
     def edges(self) -> tuple[Tensor, ...]:

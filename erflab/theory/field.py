@@ -32,7 +32,8 @@ class TheoreticalField:
         None per axis where no unclipped box is known (`reason` says why).
     stride, padding: unit i's box begins at i * stride - padding; None per axis where that is not so.
     aligned: whether stride and size are the same for all units on both axes.
-    causes: the modules that make the field global. untracked: modules in which the dependence was lost.
+    causes: all modules on the way that make the field global, in execution order.
+    untracked: modules in which dependence was lost (`.item()`, numpy) before the layer's output was made.
     local: the field with reductions over a whole image axis cut; the same object where there is none.
     """
 
@@ -313,8 +314,8 @@ def read_layer(
         clipped,
         pattern,
         reason=None if pattern else reason,
-        causes=tuple(sorted(causes)),
-        untracked=tuple(dict.fromkeys(traces.real.untracked)),
+        causes=traces.real.in_order(causes),
+        untracked=traces.real.untracked(traces.real.layers[key]),
         cut=read_layer(traces, key, kind, grid, local=True) if causes and not local else None,
         is_local=local,
         graph=traces.real,

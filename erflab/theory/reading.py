@@ -69,18 +69,31 @@ def _apply(node: Node, known: dict[Value, Boxes], graph: Graph, local: bool) -> 
     blank = calls[0].blank if len({call.blank for call in calls}) == 1 else None
     fixed_grids = _union([o.fixed_grids for o in operands.values()], [call.fixed_grids for call in calls])
     causes = _union([o.causes for o in operands.values()], [call.causes for call in calls])
+    own = None
     if causes and not any(_unbounded(term) for side in sides for terms in side for term in terms):
         causes = set()  # what they made unbounded was cut since
+    elif causes:
+        calls = _calls(node, operands, graph, local, own=True)
+        own = [_outputs(rule, call) for call in calls]
+        causes = _union([causes], [call.causes for call in calls])
     return {
-        output: Boxes(output.shape, tuple(side[k] for side in sides), frozenset(causes), frozenset(fixed_grids), blank)
+        output: Boxes(
+            output.shape,
+            tuple(side[k] for side in sides),
+            frozenset(causes),
+            frozenset(fixed_grids),
+            blank,
+            None if own is None else tuple(side[k] for side in own),
+        )
         for k, output in enumerate(node.outputs)
     }
 
 
-def _calls(node: Node, operands: dict[Value, Boxes], graph: Graph, local: bool) -> list[Call]:
-    """The node seen from each side of each image axis."""
-    first = operands[node.operands[0]]
-    image_dims = frozenset(d for side in first.terms for term in side for d in box.varies(term))
+def _calls(node: Node, operands: dict[Value, Boxes], graph: Graph, local: bool, *, own: bool = False) -> list[Call]:
+    """The node seen from each side of each image axis, by the operands' boxes or by their own terms."""
+    seen = {v: o.own if own and o.own is not None else o.terms for v, o in operands.items()}
+    first = seen[node.operands[0]]
+    image_dims = frozenset(d for side in first for term in side for d in box.varies(term))
     return [
         Call(
             node=node,
@@ -88,11 +101,12 @@ def _calls(node: Node, operands: dict[Value, Boxes], graph: Graph, local: bool) 
             image_dims=image_dims,
             extent=graph.input_size[side // 2],
             local=local,
+            own=own,
             cut=(node, side // 2) in graph.cut,
-            terms={v: o.terms[side] for v, o in operands.items()},
+            terms={v: terms[side] for v, terms in seen.items()},
             blanks={v: o.blank for v, o in operands.items()},
         )
-        for side in range(len(first.terms))
+        for side in range(len(first))
     ]
 
 

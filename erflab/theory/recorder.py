@@ -90,7 +90,7 @@ class Recorder(TorchDispatchMode):
 
     def lose(self) -> None:
         """Note that the module being run took data where dependence cannot be followed."""
-        self.graph.untracked.append(self.modules[-1])
+        self.graph.escapes.append((len(self.graph.nodes), self.modules[-1]))
 
     def _note_outputs(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         outputs = _tensors(result)
