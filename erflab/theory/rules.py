@@ -18,6 +18,7 @@ from erflab.theory import (
     energy_norms,
     energy_pointwise,
     energy_reductions,
+    energy_sampling,
     energy_windows,
     indexing,
     moves,
@@ -129,7 +130,10 @@ RULES: dict[str, Rule] = table(
     _rows("scatter scatter_add", indexing.scatter, support_indexing.scattered, placed(2), inplace=True),
     _rows("scatter_reduce", indexing.scatter, support_indexing.scattered, None, inplace=True),
     _rows("sort argsort topk median nanmedian mode kthvalue", indexing.ordered, support_indexing.ordered, None),
-    _rows("grid_sampler_2d grid_sampler_3d", indexing.sampled, support_indexing.grid_sampled, None),
+    _rows(
+        "grid_sampler_2d grid_sampler_3d",
+        indexing.grid_sampled, support_indexing.grid_sampled, energy_sampling.SAMPLED,
+    ),
     dict.fromkeys(
         ("torchvision.deform_conv2d", "torchvision.roi_align", "torchvision.roi_pool", "torchvision.ps_roi_align"),
         Rule(indexing.sampled, support_indexing.anywhere, None),
