@@ -97,7 +97,13 @@ class TheoreticalField:
         return math.inf in self.size
 
     def box(self, unit: Unit | None = None) -> tuple[float, ...] | None:
-        """Unclipped box of a unit; it may reach outside the image. None if unknown (see `reason`) or if it sees nothing."""
+        """Unclipped box of a unit; it may reach outside the image. None if unknown (see `reason`) or if it sees nothing.
+
+        The axes of the image are followed one by one, and the box is the hull of what is seen on each. Where some unit on
+        the way sees nothing by one axis alone (its rows lie in the padding, or between the taps of a transposed
+        convolution) and is joined with others that do see something, its columns still count: the box may then exceed the
+        hull of `support()`, which is exact, and never falls short of it.
+        """
         index = self.resolve(unit)
         if self.pattern is None:
             return self._without_pattern(index)

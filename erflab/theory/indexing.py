@@ -199,6 +199,12 @@ def _broadcastable(values: Tensor, written: Tensor, shape: Sequence[int]) -> Ten
     return values.expand(tuple(shape)).clone()
 
 
+def affine_grid(call: Call, matrices: Value, *_: Any) -> Tensor:
+    """affine_grid: the coordinates [B, *out, axes] of every position read their own row of a matrix [B, axes, axes + 1]."""
+    rows = box.reduce(call.edge(matrices), [2])
+    return rows.reshape(rows.shape[0], *[1] * (len(call.shape) - 2), rows.shape[1])
+
+
 def grid_sampled(call: Call, source: Any, grid: Any, interpolation: int, padding: int, align_corners: bool) -> Tensor:
     """grid_sample: a few taps of each known position; at positions that the input decides, anywhere.
 

@@ -130,6 +130,7 @@ RULES: dict[str, Rule] = table(
     _rows("scatter scatter_add", indexing.scatter, support_indexing.scattered, placed(2), inplace=True),
     _rows("scatter_reduce", indexing.scatter, support_indexing.scattered, None, inplace=True),
     _rows("sort argsort topk median nanmedian mode kthvalue", indexing.ordered, support_indexing.ordered, None),
+    _rows("affine_grid_generator", indexing.affine_grid, support_indexing.affine_grid, None),
     _rows(
         "grid_sampler_2d grid_sampler_3d",
         indexing.grid_sampled, support_indexing.grid_sampled, energy_sampling.SAMPLED,

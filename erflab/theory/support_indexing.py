@@ -121,6 +121,12 @@ def ordered(back: Back, source: Value, *args: Any, dim: int = -1, **_: Any) -> M
         yield source, box.spread(box.core(kept).any(along, keepdim=True), source.shape)
 
 
+def affine_grid(back: Back, matrices: Value, *_: Any) -> Marks:
+    """affine_grid: every position's coordinate reads its own row of a matrix."""
+    rows = box.core(back.mark).flatten(1, -2).any(1)
+    yield matrices, box.spread(rows.unsqueeze(-1), matrices.shape)
+
+
 def grid_sampled(back: Back, source: Any, grid: Any, interpolation: int, padding: int, align_corners: bool) -> Marks:
     """grid_sample: the taps of known positions; at positions that the input decides any element of the own channel, and
     the own entry of the grid.
