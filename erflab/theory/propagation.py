@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from erflab.errors import UnknownOperationError, closest
-from erflab.theory.meanfield import Call, EnergyRule, Factors, run
-from erflab.theory.moments import Moments
+from erflab.theory.energy_rules.meanfield import Call, EnergyRule, Factors, run
+from erflab.theory.energy_rules.moments import Moments
 from erflab.theory.rules import RULES
 from erflab.theory.trace import Graph, Node, Value
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from erflab.errors import UnknownOperationError, closest
 from erflab.theory import box
+from erflab.theory.box_rules.call import Call
 from erflab.theory.boxes import Boxes
-from erflab.theory.call import Call
 from erflab.theory.fuse import fuse_linear
 from erflab.theory.graph import Graph, Node, Value
 from erflab.theory.rules import RULES, Rule

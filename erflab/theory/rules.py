@@ -1,8 +1,8 @@
 """The one table of the theory: ATen operation -> rule, with a column for each reading.
 
-box: what each output sees, forward, on one side of one image axis (`erflab.theory.call`).
-support: which elements the marked outputs read, backward, exactly (`erflab.theory.back`).
-energy: how moments pass forward and the energy of gradients backward (`erflab.theory.meanfield`).
+box: what each output sees, forward, on one side of one image axis (`erflab.theory.box_rules.call`).
+support: which elements the marked outputs read, backward, exactly (`erflab.theory.support_rules.back`).
+energy: how moments pass forward and the energy of gradients backward (`erflab.theory.energy_rules.meanfield`).
 
 A missing column is None; a reading that needs it, or meets an operation without a row, raises UnknownOperationError, and
 never takes an operation for the identity.
@@ -12,31 +12,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import erflab.theory.energy_rules.mixing as energy_mixing
+import erflab.theory.energy_rules.norms as energy_norms
+import erflab.theory.energy_rules.pointwise as energy_pointwise
+import erflab.theory.energy_rules.reductions as energy_reductions
+import erflab.theory.energy_rules.sampling as energy_sampling
+import erflab.theory.energy_rules.windows as energy_windows
+import erflab.theory.support_rules.indexing as support_indexing
+import erflab.theory.support_rules.moves as support_moves
+import erflab.theory.support_rules.reductions as support_reductions
+import erflab.theory.support_rules.windows as support_windows
 from erflab.errors import TheoryError
-from erflab.theory import (
-    energy_mixing,
-    energy_norms,
-    energy_pointwise,
-    energy_reductions,
-    energy_sampling,
-    energy_windows,
-    indexing,
-    moves,
-    products,
-    reductions,
-    resampling,
-    support_indexing,
-    support_moves,
-    support_reductions,
-    support_windows,
-    windows,
-)
-from erflab.theory.call import BoxRule, Call, SupportRule
-from erflab.theory.energy_pointwise import placed
-from erflab.theory.meanfield import EnergyRule
-from erflab.theory.moves import pointwise
-from erflab.theory.support_moves import joined, renumbered, sliced
-from erflab.theory.support_windows import resampled
+from erflab.theory.box_rules import indexing, moves, products, reductions, resampling, windows
+from erflab.theory.box_rules.call import BoxRule, Call, SupportRule
+from erflab.theory.box_rules.moves import pointwise
+from erflab.theory.energy_rules.meanfield import EnergyRule
+from erflab.theory.energy_rules.pointwise import placed
+from erflab.theory.support_rules.moves import joined, renumbered, sliced
+from erflab.theory.support_rules.windows import resampled
 from erflab.theory.table import rows, table
 
 __all__ = ["RULES", "Call", "Rule", "pointwise", "register_rule"]
@@ -251,8 +244,9 @@ def register_rule(
             the operation; `back.mark` says, for every element of the output, whether it matters (bool, of its shape). It
             yields pairs: an operand, and which of its elements those read (bool, of the operand's shape). It may be left out
             with `pointwise`, whose sets are known.
-        energy: the rule of the mean field, which `predicted_field` needs: an `erflab.theory.meanfield.EnergyRule`. Ready-made
-            ones stand beside the table's own (`erflab.theory.energy_pointwise.FUNCTION`: an elementwise function).
+        energy: the rule of the mean field, which `predicted_field` needs: an `EnergyRule` of
+            `erflab.theory.energy_rules.meanfield`. Ready-made ones stand in the modules beside it (`pointwise.FUNCTION`: an
+            elementwise function).
         replace: whether a rule that the table already has is replaced.
 
     Raises:

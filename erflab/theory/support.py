@@ -19,15 +19,13 @@ from torch import Tensor
 
 from erflab.errors import UnknownOperationError, closest
 from erflab.target import Layout
-from erflab.theory import box, marks
-from erflab.theory import support_moves as moves
-from erflab.theory import support_reductions as reductions
-from erflab.theory import support_windows as windows
-from erflab.theory.back import Back, SupportRule
+from erflab.theory import box
 from erflab.theory.boxes import Boxes
 from erflab.theory.graph import Graph, Node, Value
 from erflab.theory.reading import read_boxes
 from erflab.theory.rules import RULES
+from erflab.theory.support_rules import marks, moves, reductions, windows
+from erflab.theory.support_rules.back import Back, SupportRule
 
 AXES = ("z", "y", "x")  # the last ones name the axes of an image with fewer
 

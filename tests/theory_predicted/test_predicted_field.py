@@ -14,8 +14,8 @@ from erflab.attribution.base import Batch
 from erflab.attribution.gradient import gradient_maps
 from erflab.errors import ConfigError, UnknownOperationError
 from erflab.target import Trunk
-from erflab.theory.meanfield import EnergyRule
-from erflab.theory.moments import Moments
+from erflab.theory.energy_rules.meanfield import EnergyRule
+from erflab.theory.energy_rules.moments import Moments
 from erflab.theory.predicted import PredictedField, predicted_field
 from erflab.theory.rules import RULES, pointwise, register_rule
 

@@ -15,11 +15,11 @@ from torch.nn import functional
 
 import erflab
 from erflab.errors import TheoryError, UnknownOperationError
-from erflab.theory.back import Back, Marks
-from erflab.theory.call import Call
+from erflab.theory.box_rules.call import Call
 from erflab.theory.graph import Node, Value
 from erflab.theory.rules import RULES
 from erflab.theory.support import as_support, rule_for
+from erflab.theory.support_rules.back import Back, Marks
 
 
 def lines(pixels: list[str]) -> Tensor:

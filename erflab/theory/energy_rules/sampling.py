@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from erflab.theory.energy_rules.meanfield import Call, EnergyRule, Factors
+from erflab.theory.energy_rules.moments import Moments, tighten
 from erflab.theory.graph import Value
 from erflab.theory.grid_taps import Taps, taps
-from erflab.theory.meanfield import Call, EnergyRule, Factors
-from erflab.theory.moments import Moments, tighten
 
 
 def _taps(call: Call, source: Any, grid: Any, interpolation: int, padding: int, align_corners: bool) -> Taps:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erflab.theory.energy_rules.meanfield import Call, EnergyRule, Factors
+from erflab.theory.energy_rules.moments import Moments, average, moved, pooled
 from erflab.theory.graph import Value
-from erflab.theory.meanfield import Call, EnergyRule, Factors
-from erflab.theory.moments import Moments, average, moved, pooled
 
 # --- batch norm -----------------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from erflab.theory.energy_rules.meanfield import Call, EnergyRule, Factors, run
+from erflab.theory.energy_rules.moments import Moments, average, largest_along, moved, pooled
 from erflab.theory.graph import Value
-from erflab.theory.meanfield import Call, EnergyRule, Factors, run
-from erflab.theory.moments import Moments, average, largest_along, moved, pooled
 
 
 def _dims(source: Value, dim: Any) -> list[int]:

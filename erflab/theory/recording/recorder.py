@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from erflab.errors import UnknownOperationError
-from erflab.theory.aliases import Aliases, read_again, write_back
-from erflab.theory.constants import Constants
 from erflab.theory.graph import Graph, Node, Value
+from erflab.theory.recording.aliases import Aliases, read_again, write_back
+from erflab.theory.recording.constants import Constants
 
 # Calls whose result depends on the shape of their argument alone, never on its values.
 SHAPE_ONLY = frozenset(

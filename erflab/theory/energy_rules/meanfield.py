@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from erflab.errors import UnknownOperationError
+from erflab.theory.energy_rules.moments import Moments, constant
 from erflab.theory.graph import Node, Value
-from erflab.theory.moments import Moments, constant
 
 Factors = tuple[Tensor, ...]
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erflab.theory import box, marks
-from erflab.theory.back import Back, Marks
-from erflab.theory.call import as_tuple
+from erflab.theory import box
+from erflab.theory.box_rules.call import as_tuple
 from erflab.theory.graph import Value
 from erflab.theory.linear_maps import along_axis
+from erflab.theory.support_rules import marks
+from erflab.theory.support_rules.back import Back, Marks
 
 # --- windows --------------------------------------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from erflab.theory.energy_rules.meanfield import Call, EnergyRule, Factors, distinct, function, run, substituted, sum_to
+from erflab.theory.energy_rules.moments import Moments, Source, filled, gaussian, moved, tighten, with_derivative
 from erflab.theory.graph import Value
-from erflab.theory.meanfield import Call, EnergyRule, Factors, distinct, function, run, substituted, sum_to
-from erflab.theory.moments import Moments, Source, filled, gaussian, moved, tighten, with_derivative
 
 # --- one operand: E[phi'(z)^2] --------------------------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
+from erflab.theory.energy_rules.meanfield import Call, EnergyRule, Factors, function
+from erflab.theory.energy_rules.moments import Moments, constant, filled, gaussian, largest, pooled
 from erflab.theory.graph import Value
 from erflab.theory.linear_maps import along_axis
-from erflab.theory.meanfield import Call, EnergyRule, Factors, function
-from erflab.theory.moments import Moments, constant, filled, gaussian, largest, pooled
 
 
 def _per_axis(value: Any, axes: int) -> list[Any]:

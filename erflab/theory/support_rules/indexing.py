@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erflab.theory import box, marks
-from erflab.theory.back import Back, Marks
+from erflab.theory import box
 from erflab.theory.graph import Value
 from erflab.theory.grid_taps import taps
-from erflab.theory.support_moves import renumbered
+from erflab.theory.support_rules import marks
+from erflab.theory.support_rules.back import Back, Marks
+from erflab.theory.support_rules.moves import renumbered
 
 _move = renumbered()
 
