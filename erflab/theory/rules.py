@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import erflab.theory.energy_rules.mixing as energy_mixing
+import erflab.theory.energy_rules.moves as energy_moves
 import erflab.theory.energy_rules.norms as energy_norms
 import erflab.theory.energy_rules.pointwise as energy_pointwise
 import erflab.theory.energy_rules.reductions as energy_reductions
@@ -27,7 +28,7 @@ from erflab.theory.box_rules import indexing, moves, products, reductions, resam
 from erflab.theory.box_rules.call import BoxRule, Call, SupportRule
 from erflab.theory.box_rules.moves import pointwise
 from erflab.theory.energy_rules.meanfield import EnergyRule
-from erflab.theory.energy_rules.pointwise import placed
+from erflab.theory.energy_rules.moves import placed
 from erflab.theory.support_rules.moves import joined, renumbered, sliced
 from erflab.theory.support_rules.windows import resampled
 from erflab.theory.table import rows, table
@@ -79,35 +80,35 @@ RULES: dict[str, Rule] = table(
     _rows("add", moves.add, support_moves.added, energy_pointwise.SUM, inplace=True),
     _rows("masked_fill", moves.masked_fill, support_moves.mask_filled, placed(1), inplace=True),
     _rows("where", moves.where, support_moves.chosen, placed(0)),
-    _rows("tril triu", moves.triangle, support_moves.triangular, energy_pointwise.MOVED, inplace=True),
-    _rows("copy", moves.overwrite, support_moves.overwritten, energy_pointwise.OVERWRITTEN, inplace=True),
+    _rows("tril triu", moves.triangle, support_moves.triangular, energy_moves.MOVED, inplace=True),
+    _rows("copy", moves.overwrite, support_moves.overwritten, energy_moves.OVERWRITTEN, inplace=True),
     _rows("fill zero", moves.overwrite, support_moves.overwritten, None, inplace=True),
     _rows("glu", moves.gated_halves, support_moves.gated_halves, None),
     # moves
-    _rows("permute", moves.replay, support_moves.permuted, energy_pointwise.MOVED),
-    _rows("transpose t", moves.replay, support_moves.swapped, energy_pointwise.MOVED, inplace=True),
-    _rows("swapaxes", moves.replay, support_moves.swapped, energy_pointwise.MOVED),
-    _rows("unsqueeze squeeze", moves.replay, support_moves.reshaped, energy_pointwise.MOVED, inplace=True),
-    _rows("select slice unbind narrow", moves.replay, sliced(1), energy_pointwise.MOVED),
+    _rows("permute", moves.replay, support_moves.permuted, energy_moves.MOVED),
+    _rows("transpose t", moves.replay, support_moves.swapped, energy_moves.MOVED, inplace=True),
+    _rows("swapaxes", moves.replay, support_moves.swapped, energy_moves.MOVED),
+    _rows("unsqueeze squeeze", moves.replay, support_moves.reshaped, energy_moves.MOVED, inplace=True),
+    _rows("select slice unbind narrow", moves.replay, sliced(1), energy_moves.MOVED),
     _rows(
         "split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk",
-        moves.replay, sliced(2), energy_pointwise.MOVED,
+        moves.replay, sliced(2), energy_moves.MOVED,
     ),
-    _rows("expand", moves.replay, support_moves.broadcast, energy_pointwise.MOVED),
-    _rows("diagonal unfold movedim", moves.replay, renumbered(), energy_pointwise.MOVED),
+    _rows("expand", moves.replay, support_moves.broadcast, energy_moves.MOVED),
+    _rows("diagonal unfold movedim", moves.replay, renumbered(), energy_moves.MOVED),
     _rows(
         "view _unsafe_view reshape _reshape_alias flatten unflatten",
-        moves.reshape, support_moves.reshaped, energy_pointwise.MOVED,
+        moves.reshape, support_moves.reshaped, energy_moves.MOVED,
     ),
     _rows("as_strided", moves.as_strided, support_moves.restrided, None, inplace=True),
-    _rows("cat concatenate", moves.concatenate, support_moves.concatenated, energy_pointwise.CONCATENATED),
+    _rows("cat concatenate", moves.concatenate, support_moves.concatenated, energy_moves.CONCATENATED),
     _rows("stack", moves.stack, support_moves.stacked, placed()),
-    _rows("roll", moves.roll, support_moves.rolled, energy_pointwise.MOVED),
-    _rows("flip", moves.flip, support_moves.flipped, energy_pointwise.MOVED),
-    _rows("repeat tile", moves.repeat, renumbered(), energy_pointwise.MOVED),
-    _rows("pixel_shuffle", moves.pixel_shuffle, renumbered(1), energy_pointwise.MOVED),
-    _rows("pixel_unshuffle", moves.pixel_unshuffle, renumbered(1), energy_pointwise.MOVED),
-    _rows("channel_shuffle native_channel_shuffle", moves.channel_shuffle, renumbered(1), energy_pointwise.MOVED),
+    _rows("roll", moves.roll, support_moves.rolled, energy_moves.MOVED),
+    _rows("flip", moves.flip, support_moves.flipped, energy_moves.MOVED),
+    _rows("repeat tile", moves.repeat, renumbered(), energy_moves.MOVED),
+    _rows("pixel_shuffle", moves.pixel_shuffle, renumbered(1), energy_moves.MOVED),
+    _rows("pixel_unshuffle", moves.pixel_unshuffle, renumbered(1), energy_moves.MOVED),
+    _rows("channel_shuffle native_channel_shuffle", moves.channel_shuffle, renumbered(1), energy_moves.MOVED),
     _rows("view_as_real", moves.as_pairs, support_moves.as_pairs, None),
     _rows("view_as_complex", moves.from_pairs, support_moves.from_pairs, None),
     # indexing
@@ -133,14 +134,14 @@ RULES: dict[str, Rule] = table(
         Rule(indexing.sampled, support_indexing.anywhere, None),
     ),
     # padding and windows
-    _rows("constant_pad_nd", windows.pad_constant, support_moves.padded, energy_pointwise.PADDED),
+    _rows("constant_pad_nd", windows.pad_constant, support_moves.padded, energy_moves.PADDED),
     _rows(
-        "reflection_pad1d reflection_pad2d reflection_pad3d", windows.pad_reflect, renumbered(2), energy_pointwise.MOVED
+        "reflection_pad1d reflection_pad2d reflection_pad3d", windows.pad_reflect, renumbered(2), energy_moves.MOVED
         ,
     ),
     _rows(
         "replication_pad1d replication_pad2d replication_pad3d",
-        windows.pad_replicate, renumbered(2), energy_pointwise.MOVED,
+        windows.pad_replicate, renumbered(2), energy_moves.MOVED,
     ),
     _rows("convolution", windows.convolution, support_windows.convolution, energy_windows.CONVOLUTION),
     _rows(
@@ -157,8 +158,8 @@ RULES: dict[str, Rule] = table(
         "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d",
         windows.adaptive_pool, support_windows.binned, None,
     ),
-    _rows("im2col", windows.unfold, support_windows.unfolded, energy_pointwise.MOVED),
-    _rows("col2im", windows.fold, support_windows.folded, energy_pointwise.MOVED),
+    _rows("im2col", windows.unfold, support_windows.unfolded, energy_moves.MOVED),
+    _rows("col2im", windows.fold, support_windows.folded, energy_moves.MOVED),
     # reductions
     _rows("mean sum", reductions.reduction, support_reductions.reduced, energy_reductions.MEAN),
     _rows(
