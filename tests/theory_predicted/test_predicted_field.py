@@ -368,3 +368,19 @@ def test_a_users_own_operation_has_a_prediction():
         assert predicted_field(Net(), None, (4, 4)).field.support().count == 1
     finally:
         RULES.pop(name, None)
+
+
+def test_a_recurrence_has_no_prediction_and_says_what_to_do():
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(3, 2, batch_first=True)
+
+        def forward(self, x):
+            rows = self.lstm(x[0].permute(1, 2, 0))[0]
+            return rows.permute(2, 0, 1)[None]
+
+    with pytest.raises(
+        UnknownOperationError, match=r"'aten.lstm', met in module 'lstm'.*choose an earlier layer, or mea"
+    ):
+        predicted_field(Rows(), "(output)", (6, 6))
