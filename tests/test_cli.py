@@ -81,14 +81,14 @@ def test_a_run_leaves_result_summary_figures_and_configuration(tmp_path: Path) -
 
 
 def test_every_attribution_composes_runs_and_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mynets.py").write_text(
+    (tmp_path / "mytiny.py").write_text(
         "from torch import nn\n"
         "def tiny():\n    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 2, 3))\n"
     )
     methods = ["gradient", "occlusion", "input_x_gradient", "integrated_gradients", "guided_backprop", "deeplift"]
     arguments = [
         *(f for f in FAST if f.split("=")[0] not in ("model", "target.layer", "attribution", "runtime.figures")),
-        *("model=custom", "model._target_=mynets.tiny", "runtime.allow=[mynets]"),
+        *("model=custom", "model._target_=mytiny.tiny", "runtime.allow=[mynets]"),
         f"attribution=[{','.join(methods)}]",
         *("attribution.integrated_gradients.steps=8", "attribution.deeplift.baseline=blur"),
     ]

@@ -32,7 +32,8 @@ class TheoreticalField:
         None per axis where no unclipped box is known (`reason` says why).
     stride, padding: unit i's box begins at i * stride - padding; None per axis where that is not so.
     aligned: whether stride and size are the same for all units on both axes.
-    causes: the modules that make the field global. untracked: modules in which the dependence was lost.
+    causes: all modules on the way that make the field global, in execution order.
+    untracked: modules in which dependence was lost (`.item()`, numpy) before the layer's output was made.
     local: the field with reductions over a whole image axis cut; the same object where there is none.
     """
 
@@ -96,7 +97,13 @@ class TheoreticalField:
         return math.inf in self.size
 
     def box(self, unit: Unit | None = None) -> tuple[float, ...] | None:
-        """Unclipped box of a unit; it may reach outside the image. None if unknown (see `reason`) or if it sees nothing."""
+        """Unclipped box of a unit; it may reach outside the image. None if unknown (see `reason`) or if it sees nothing.
+
+        The axes of the image are followed one by one, and the box is the hull of what is seen on each. Where some unit on
+        the way sees nothing by one axis alone (its rows lie in the padding, or between the taps of a transposed
+        convolution) and is joined with others that do see something, its columns still count: the box may then exceed the
+        hull of `support()`, which is exact, and never falls short of it.
+        """
         index = self.resolve(unit)
         if self.pattern is None:
             return self._without_pattern(index)
@@ -313,8 +320,8 @@ def read_layer(
         clipped,
         pattern,
         reason=None if pattern else reason,
-        causes=tuple(sorted(causes)),
-        untracked=tuple(dict.fromkeys(traces.real.untracked)),
+        causes=traces.real.in_order(causes),
+        untracked=traces.real.untracked(traces.real.layers[key]),
         cut=read_layer(traces, key, kind, grid, local=True) if causes and not local else None,
         is_local=local,
         graph=traces.real,

@@ -47,7 +47,7 @@ class Graph:
     layers: dict[tuple[str, int], Value] = field(default_factory=dict)  # (module, call) -> output, in execution order
     failure: Exception | None = None  # why the run ended early, if it did
     cut: set[tuple[Node, int]] = field(default_factory=set)  # reductions over all of an image axis: node, axis
-    untracked: list[str] = field(default_factory=list)  # modules where dependence was lost (.item(), numpy)
+    escapes: list[tuple[int, str]] = field(default_factory=list)  # data taken by Python: nodes so far, module
 
     @property
     def calls(self) -> dict[str, int]:
@@ -62,6 +62,28 @@ class Graph:
                 nodes.append(node)
                 alive.update(node.operands)
         return nodes[::-1]
+
+    def untracked(self, value: Value) -> tuple[str, ...]:
+        """The modules where the dependence of `value` may have been lost (.item(), numpy): those of escapes before it.
+
+        A number that Python holds may reach anything that runs later, and nothing that ran before.
+        """
+        if not self.escapes:
+            return ()
+        made = next((k for k, node in enumerate(self.nodes) if value in node.outputs), -1)
+        return tuple(dict.fromkeys(module for so_far, module in self.escapes if so_far <= made))
+
+    def in_order(self, modules: Iterable[str]) -> tuple[str, ...]:
+        """Modules in the order in which they first ran an operation."""
+        first = self._first_nodes
+        return tuple(sorted(modules, key=lambda name: (first.get(name, len(first)), name)))
+
+    @cached_property
+    def _first_nodes(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for node in self.nodes:
+            found.setdefault(node.module, len(found))
+        return found
 
     @property
     def input_size(self) -> tuple[int, ...]:

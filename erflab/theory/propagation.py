@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from erflab.errors import UnknownOperationError, closest
-from erflab.theory.energy import ENERGY
-from erflab.theory.meanfield import Call, EnergyRule, Factors, run
-from erflab.theory.moments import Moments
+from erflab.theory.energy_rules.meanfield import Call, EnergyRule, Factors, run
+from erflab.theory.energy_rules.moments import Moments
+from erflab.theory.rules import RULES
 from erflab.theory.trace import Graph, Node, Value
 
 # Energies beyond these are rescaled on the way: a deep network may shrink or grow them past what float32 holds.
@@ -21,13 +21,15 @@ _SMALLEST, _LARGEST = 1e-12, 1e12
 
 def energy_rule(node: Node) -> EnergyRule:
     """The node's row of the table. Raises UnknownOperationError if there is none."""
-    rule = ENERGY.get(node.op)
-    if rule is None:
-        raise UnknownOperationError(
-            f"no energy rule for operation {node.op!r}, met in module {node.module!r} on inputs of shape "
-            f"{[v.shape for v in node.operands]}.{closest(node.op, ENERGY)} Add a row to erflab.theory.energy.ENERGY."
-        )
-    return rule
+    known = RULES.get(node.op)
+    if known is not None and known.energy is not None:
+        return known.energy
+    raise UnknownOperationError(
+        f"no energy rule for operation {node.op!r}, met in module {node.module!r} on inputs of shape "
+        f"{[v.shape for v in node.operands]}.{closest(node.op, [op for op, rule in RULES.items() if rule.energy])} "
+        f"Say how gradients pass it with erflab.register_rule({node.op!r}, ..., energy=...), choose an earlier layer, or "
+        "measure the field instead."
+    )
 
 
 def expected_factors(

@@ -4,39 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from erflab.errors import UnknownOperationError, closest
 from erflab.theory import box
-from erflab.theory.call import Call
+from erflab.theory.box_rules.call import Call
+from erflab.theory.boxes import Boxes
 from erflab.theory.fuse import fuse_linear
 from erflab.theory.graph import Graph, Node, Value
 from erflab.theory.rules import RULES, Rule
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """The boxes of all elements of one tensor, [B, C, *positions] in any order of dimensions.
-
-    `terms` holds two edges per image axis, first pixels and minus last pixels, each as the terms it is the minimum of;
-    `causes` the modules that made an axis unbounded; `fixed_grids` the modules that tie the field to the input size by
-    pooling to a fixed number of bins; `blank` what the elements that see nothing are (0, -inf), if that is known of all.
-    """
-
-    shape: tuple[int, ...]
-    terms: tuple[box.Terms, ...]
-    causes: frozenset[str] = frozenset()
-    fixed_grids: frozenset[str] = frozenset()
-    blank: float | None = None
-
-    @cached_property
-    def edges(self) -> tuple[Tensor, ...]:
-        """The edges themselves. Raises TooLargeError where one does not fit in memory."""
-        return tuple(box.joined(terms) for terms in self.terms)
 
 
 def read_boxes(
@@ -91,18 +69,31 @@ def _apply(node: Node, known: dict[Value, Boxes], graph: Graph, local: bool) -> 
     blank = calls[0].blank if len({call.blank for call in calls}) == 1 else None
     fixed_grids = _union([o.fixed_grids for o in operands.values()], [call.fixed_grids for call in calls])
     causes = _union([o.causes for o in operands.values()], [call.causes for call in calls])
+    own = None
     if causes and not any(_unbounded(term) for side in sides for terms in side for term in terms):
         causes = set()  # what they made unbounded was cut since
+    elif causes:
+        calls = _calls(node, operands, graph, local, own=True)
+        own = [_outputs(rule, call) for call in calls]
+        causes = _union([causes], [call.causes for call in calls])
     return {
-        output: Boxes(output.shape, tuple(side[k] for side in sides), frozenset(causes), frozenset(fixed_grids), blank)
+        output: Boxes(
+            output.shape,
+            tuple(side[k] for side in sides),
+            frozenset(causes),
+            frozenset(fixed_grids),
+            blank,
+            None if own is None else tuple(side[k] for side in own),
+        )
         for k, output in enumerate(node.outputs)
     }
 
 
-def _calls(node: Node, operands: dict[Value, Boxes], graph: Graph, local: bool) -> list[Call]:
-    """The node seen from each side of each image axis."""
-    first = operands[node.operands[0]]
-    image_dims = frozenset(d for side in first.terms for term in side for d in box.varies(term))
+def _calls(node: Node, operands: dict[Value, Boxes], graph: Graph, local: bool, *, own: bool = False) -> list[Call]:
+    """The node seen from each side of each image axis, by the operands' boxes or by their own terms."""
+    seen = {v: o.own if own and o.own is not None else o.terms for v, o in operands.items()}
+    first = seen[node.operands[0]]
+    image_dims = frozenset(d for side in first for term in side for d in box.varies(term))
     return [
         Call(
             node=node,
@@ -110,11 +101,12 @@ def _calls(node: Node, operands: dict[Value, Boxes], graph: Graph, local: bool) 
             image_dims=image_dims,
             extent=graph.input_size[side // 2],
             local=local,
+            own=own,
             cut=(node, side // 2) in graph.cut,
-            terms={v: o.terms[side] for v, o in operands.items()},
+            terms={v: terms[side] for v, terms in seen.items()},
             blanks={v: o.blank for v, o in operands.items()},
         )
-        for side in range(len(first.terms))
+        for side in range(len(first))
     ]
 
 

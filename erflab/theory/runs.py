@@ -16,7 +16,8 @@ from torch.nn.modules.conv import _ConvNd
 from erflab.errors import TargetError, TheoryError
 from erflab.target import OUTPUT, resolve_layer
 from erflab.theory.box import TooLargeError
-from erflab.theory.reading import Boxes, read_boxes
+from erflab.theory.boxes import Boxes
+from erflab.theory.reading import read_boxes
 from erflab.theory.trace import Graph, Value, trace
 from erflab.theory.units import LONGEST_PERIOD, Pattern, UnitBoxes, detect_layout, find_pattern, unit_boxes
 

@@ -1,7 +1,7 @@
 """The exact set of pixels that a unit can see, with its holes.
 
 Dependence composes, so the set is found by walking the recorded graph backward from the unit, one rule an operation, all in
-boolean arithmetic (`SUPPORT` is the support column of the theory's table). Channels are followed where they matter.
+boolean arithmetic (the support column of `erflab.theory.rules`). Channels are followed where they matter.
 """
 
 from __future__ import annotations
@@ -19,16 +19,13 @@ from torch import Tensor
 
 from erflab.errors import UnknownOperationError, closest
 from erflab.target import Layout
-from erflab.theory import box, marks
-from erflab.theory import support_indexing as indexing
-from erflab.theory import support_moves as moves
-from erflab.theory import support_reductions as reductions
-from erflab.theory import support_windows as windows
-from erflab.theory.back import Back, SupportRule
+from erflab.theory import box
+from erflab.theory.boxes import Boxes
 from erflab.theory.graph import Graph, Node, Value
-from erflab.theory.reading import Boxes, read_boxes
-from erflab.theory.rules import RULES, pointwise
-from erflab.theory.table import rows, table
+from erflab.theory.reading import read_boxes
+from erflab.theory.rules import RULES
+from erflab.theory.support_rules import marks, moves, reductions, windows
+from erflab.theory.support_rules.back import Back, SupportRule
 
 AXES = ("z", "y", "x")  # the last ones name the axes of an image with fewer
 
@@ -121,14 +118,11 @@ def rule_for(node: Node) -> SupportRule:
     known = RULES.get(node.op)
     if known is not None and known.support is not None:
         return known.support
-    if node.op in SUPPORT:
-        return SUPPORT[node.op]
-    if known is not None and known.box is pointwise:
-        return moves.joined
     shapes = ", ".join(str(list(v.shape)) for v in node.operands)
     raise UnknownOperationError(
         f"no support rule for operation {node.op!r}, met in module {node.module!r} on inputs of shape {shapes}."
-        f"{closest(node.op, SUPPORT)} Say what its outputs read with erflab.register_rule({node.op!r}, box=..., support=...)."
+        f"{closest(node.op, [op for op, rule in RULES.items() if rule.support])} Say what its outputs read with "
+        f"erflab.register_rule({node.op!r}, box=..., support=...)."
     )
 
 
@@ -170,93 +164,6 @@ def as_support(pixels: Tensor, first: Sequence[int] | None = None) -> Support:
     return Support(xr.DataArray(pixels.numpy(), coordinates, dims, attrs={"units": "px"}))
 
 
-# --- the table ------------------------------------------------------------------------------------------------------------
-
-
-# Operations whose box rule is `pointwise` are joined without a row of their own.
-SUPPORT: dict[str, SupportRule] = table(
-    # one place of each operand
-    rows(
-        moves.joined,
-        "clone _to_copy contiguous lift_fresh lift_fresh_copy detach alias dropout positive _neg_view resolve_conj",
-    ),
-    rows(moves.added, "add", inplace=True),
-    rows(moves.mask_filled, "masked_fill", inplace=True),
-    rows(moves.chosen, "where"),
-    rows(moves.triangular, "tril triu", inplace=True),
-    rows(moves.overwritten, "copy fill zero", inplace=True),
-    rows(moves.gated_halves, "glu"),
-    rows(moves.as_pairs, "view_as_real"),
-    rows(moves.from_pairs, "view_as_complex"),
-    # moves
-    rows(moves.broadcast, "expand"),
-    rows(moves.reshaped, "view _unsafe_view reshape _reshape_alias flatten unflatten"),
-    rows(moves.reshaped, "unsqueeze squeeze", inplace=True),
-    rows(moves.permuted, "permute"),
-    rows(moves.swapped, "transpose t", inplace=True),
-    rows(moves.swapped, "swapaxes"),
-    rows(moves.restrided, "as_strided", inplace=True),
-    rows(moves.sliced(1), "slice select narrow unbind"),
-    rows(moves.sliced(2), "split split_with_sizes chunk unsafe_split unsafe_split_with_sizes unsafe_chunk"),
-    rows(moves.concatenated, "cat concatenate"),
-    rows(moves.stacked, "stack"),
-    rows(moves.padded, "constant_pad_nd"),
-    rows(moves.rolled, "roll"),
-    rows(moves.flipped, "flip"),
-    rows(moves.renumbered(), "repeat tile diagonal unfold movedim slice_scatter select_scatter"),
-    rows(moves.renumbered(1), "pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle"),
-    rows(moves.renumbered(2), "reflection_pad1d reflection_pad2d reflection_pad3d"),
-    rows(moves.renumbered(2), "replication_pad1d replication_pad2d replication_pad3d"),
-    # indexing
-    rows(indexing.indexed, "index _unsafe_index index_select"),
-    rows(indexing.embedded, "embedding"),
-    rows(indexing.gathered, "gather"),
-    rows(indexing.slices_copied, "index_copy", inplace=True),
-    rows(indexing.slices_added, "index_add", inplace=True),
-    rows(indexing.put, "index_put _unsafe_index_put _index_put_impl", inplace=True),
-    rows(indexing.scattered, "scatter scatter_add scatter_reduce", inplace=True),
-    rows(indexing.ordered, "sort argsort topk median nanmedian mode kthvalue"),
-    rows(indexing.grid_sampled, "grid_sampler_2d grid_sampler_3d"),
-    dict.fromkeys(
-        ("torchvision.deform_conv2d", "torchvision.roi_align", "torchvision.roi_pool", "torchvision.ps_roi_align"),
-        indexing.anywhere,
-    ),
-    # windows and resampling
-    rows(windows.convolution, "convolution"),
-    rows(windows.pooled, "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices"),
-    rows(windows.pooled, "avg_pool1d avg_pool2d avg_pool3d"),
-    rows(
-        windows.binned,
-        "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d adaptive_max_pool1d adaptive_max_pool2d "
-        "adaptive_max_pool3d",
-    ),
-    rows(windows.unfolded, "im2col"),
-    rows(windows.folded, "col2im"),
-    rows(windows.resampled(), "upsample_nearest1d upsample_nearest2d upsample_nearest3d"),
-    rows(windows.resampled(), "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d"),
-    rows(windows.resampled(1), "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d"),
-    rows(windows.resampled(1), "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"),
-    # reductions and products
-    rows(
-        reductions.reduced,
-        "mean sum nansum amax amin aminmax var std prod var_mean std_mean logsumexp argmax argmin any all count_nonzero",
-    ),
-    rows(reductions.extreme, "max min"),
-    rows(reductions.normed, "norm linalg_vector_norm"),
-    rows(reductions.softmaxed, "_softmax _log_softmax _safe_softmax"),
-    rows(reductions.cumulated, "cumsum cumprod cummax cummin _cummax_helper logcumsumexp", inplace=True),
-    rows(reductions.transformed, "_fft_r2c _fft_c2r _fft_c2c"),
-    rows(reductions.recurrent, "lstm gru rnn_tanh rnn_relu"),
-    rows(reductions.batch_normed, "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional"),
-    rows(reductions.batch_normed_eval, "_native_batch_norm_legit_no_training _batch_norm_no_update"),
-    rows(reductions.layer_normed, "native_layer_norm _fused_rms_norm rms_norm"),
-    rows(reductions.group_normed, "native_group_norm"),
-    rows(reductions.multiplied, "mm bmm mv dot vdot"),
-    rows(reductions.projected, "linear"),
-    rows(reductions.added_product, "addmm baddbmm addmv", inplace=True),
-    rows(reductions.batch_added_product, "addbmm", inplace=True),
-    rows(reductions.distanced, "_cdist_forward _euclidean_dist"),
-)
 # Rules that look at the boxes of their operands: where something was masked, and where the local field may be cut.
 MASKED: frozenset[SupportRule] = frozenset({reductions.softmaxed, reductions.multiplied, reductions.added_product})
 CUTTABLE: frozenset[SupportRule] = frozenset(

@@ -17,9 +17,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from erflab.errors import TheoryError
 from erflab.target import OUTPUT
-from erflab.theory.constants import Constants
 from erflab.theory.graph import Graph, Node, Value
-from erflab.theory.recorder import Interceptor, Recorder
+from erflab.theory.recording.constants import Constants
+from erflab.theory.recording.recorder import Interceptor, Recorder
 
 __all__ = ["Graph", "Node", "Value", "trace"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from erflab.target import Layout, token_layout
 from erflab.theory import box
-from erflab.theory.reading import Boxes
+from erflab.theory.boxes import Boxes
 
 LONGEST_PERIOD = 64
 

@@ -86,6 +86,25 @@ def test_values_taken_out_of_reach_are_reported(kind: str) -> None:
     assert field.untracked == ("1",)
 
 
+def test_an_escape_marks_what_runs_after_it_alone() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), Escape("item"), nn.Conv2d(4, 4, 3), Escape("numpy"))
+    fields = [erflab.theoretical_field(net, f"{k}", (32, 32)).untracked for k in range(4)]
+    assert fields == [(), ("1",), ("1",), ("1", "3")]
+
+
+def test_an_escape_in_one_head_leaves_an_earlier_one_alone() -> None:
+    class Heads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 2, 3), Escape("item")
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.first(x), self.second(x)
+
+    assert erflab.theoretical_field(Heads(), "first", (32, 32)).untracked == ()
+    assert erflab.theoretical_field(Heads(), "second", (32, 32)).untracked == ("second",)
+
+
 def test_a_write_through_a_strange_view_is_refused() -> None:
     class Strange(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

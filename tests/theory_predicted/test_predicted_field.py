@@ -1,6 +1,7 @@
 """The predicted field against closed forms, exact Jacobians and sampled gradient energies."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from erflab.attribution.base import Aim, Batch
 from erflab.attribution.gradient import gradient_maps
 from erflab.errors import ConfigError, UnknownOperationError
 from erflab.target import Trunk
-from erflab.theory.energy import ENERGY
+from erflab.theory.energy_rules.meanfield import EnergyRule
+from erflab.theory.energy_rules.moments import Moments
 from erflab.theory.predicted import PredictedField, predicted_field
+from erflab.theory.rules import RULES, pointwise, register_rule
 
 
 def seeded(build, seed=0):
@@ -50,6 +53,40 @@ def like(prediction: PredictedField, values) -> xr.DataArray:
     return prediction.map.copy(data=values)
 
 
+class Applied(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Fold(nn.Module):
+    def forward(self, x):
+        return nn.functional.fold(x.reshape(1, 16, 30), (12, 10), 2, stride=2)
+
+
+def assigned(x):
+    y = x.clone()
+    y[:, :, ::2, 1] = x[:, :, 1::2, 7]
+    y[:, 1] = x[:, 3]
+    return y
+
+
+def assigned_by_number(x, *, accumulate):
+    rows, columns = torch.tensor([1, 6, 0]), torch.tensor([2, 5, 0])
+    return (
+        x.permute(2, 3, 0, 1)
+        .index_put((rows, columns), x[:, :, 9, :3].permute(2, 0, 1), accumulate)
+        .permute(2, 3, 0, 1)
+    )
+
+
+def checkers():
+    return (torch.arange(12)[:, None] + torch.arange(10)) % 2 == 0
+
+
 # --- exact cases ----------------------------------------------------------------------------------------------------------
 
 
@@ -75,6 +112,23 @@ def test_one_convolution_is_exact():
         lambda: nn.Upsample(scale_factor=2, mode="bilinear"),
         lambda: nn.Upsample(size=(15, 30), mode="bicubic", align_corners=True),
         lambda: nn.Upsample(scale_factor=2, mode="nearest"),
+        lambda: nn.Upsample(size=(7, 23), mode="nearest-exact"),
+        lambda: Applied(lambda x: nn.functional.interpolate(x, (5, 7), mode="bilinear", antialias=True)),
+        lambda: Applied(lambda x: nn.functional.interpolate(x, (5, 7), mode="bicubic", antialias=True)),
+        lambda: Applied(lambda x: x.tril(1)),
+        lambda: nn.Sequential(nn.Unfold(3, padding=1, stride=2), nn.Unflatten(2, (6, 5))),
+        lambda: Fold(),
+        lambda: Applied(lambda x: assigned_by_number(x, accumulate=False)),
+        lambda: Applied(lambda x: assigned_by_number(x, accumulate=True)),
+        lambda: Applied(assigned),
+        lambda: Applied(lambda x: x.index_copy(3, torch.tensor([5, 0]), x[..., :2])),
+        lambda: Applied(lambda x: x.index_add(2, torch.tensor([6, 0]), x[:, :, 1:3])),
+        lambda: Applied(lambda x: x.scatter(1, torch.ones(1, 1, 12, 10, dtype=torch.long), x[:, 2:3])),
+        lambda: Applied(lambda x: x.gather(1, torch.tensor([3, 0]).reshape(1, 2, 1, 1).expand(1, 2, 12, 10))),
+        lambda: Applied(lambda x: torch.stack([x[:, 0], x[:, 2], torch.ones_like(x[:, 1])], 1)),
+        lambda: Applied(lambda x: torch.where(checkers(), x, x.flip(1))),
+        lambda: Applied(lambda x: x.masked_fill(checkers(), 3.0)),
+        lambda: nn.Sequential(nn.ReplicationPad2d(2), nn.Conv2d(4, 2, 1)),
         lambda: nn.BatchNorm2d(4),
         lambda: nn.Sequential(nn.ReflectionPad2d(2), nn.Conv2d(4, 2, 1)),
         lambda: nn.PixelShuffle(2),
@@ -280,17 +334,53 @@ def test_settings_that_cannot_be_used(settings, message):
 
 
 def test_an_unknown_operation_is_named(monkeypatch):
-    monkeypatch.delitem(ENERGY, "aten.tanh")
+    monkeypatch.setitem(RULES, "aten.tanh", replace(RULES["aten.tanh"], energy=None))
     with pytest.raises(
         UnknownOperationError, match=r"'aten.tanh', met in module '1' on inputs of shape \[\(1, 2, 7, 7\)\]"
     ):
         predicted_field(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Tanh()), "1", (9, 9))
 
 
-def test_a_kernel_that_depends_on_the_input_has_no_rule():
-    class Dynamic(nn.Module):
-        def forward(self, x):
-            return nn.functional.conv2d(x, x[:, :, :1, :1])
+def test_a_users_own_operation_has_a_prediction():
+    @torch.library.custom_op("erflab_test::doubled", mutates_args=())
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
 
-    with pytest.raises(UnknownOperationError, match="kernel depends on the input"):
-        predicted_field(Dynamic(), input_size=(5, 5))
+    @doubled.register_fake
+    def _(x):
+        return torch.empty_like(x)
+
+    class Net(nn.Module):
+        def forward(self, x):
+            return doubled(x)
+
+    def expect(call, x):
+        return [Moments(2 * call.moments[x].mean, 4 * call.moments[x].var)], ()
+
+    energy = EnergyRule(expect, lambda call, factors, energies, x: [4 * energies[0]])
+    name = "erflab_test.doubled"
+    try:
+        register_rule(name, box=pointwise)
+        with pytest.raises(UnknownOperationError, match=rf"no energy rule for operation '{name}'.*energy=\.\.\.\)"):
+            predicted_field(Net(), None, (4, 4))
+        register_rule(name, box=pointwise, energy=energy, replace=True)
+        assert predicted_field(Net(), None, (4, 4)).total == pytest.approx(12)  # 3 channels
+        assert predicted_field(Net(), None, (4, 4)).field.support().count == 1
+    finally:
+        RULES.pop(name, None)
+
+
+def test_a_recurrence_has_no_prediction_and_says_what_to_do():
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(3, 2, batch_first=True)
+
+        def forward(self, x):
+            rows = self.lstm(x[0].permute(1, 2, 0))[0]
+            return rows.permute(2, 0, 1)[None]
+
+    with pytest.raises(
+        UnknownOperationError, match=r"'aten.lstm', met in module 'lstm'.*choose an earlier layer, or mea"
+    ):
+        predicted_field(Rows(), "(output)", (6, 6))

@@ -88,16 +88,30 @@ class Move(nn.Module):
         return self.name
 
 
-def convolution(draw: Draw, channels: int, out: int) -> nn.Module:
-    """A convolution with any kernel, stride, dilation, groups and padding, each axis for itself; the padding asymmetric."""
+def convolution(draw: Draw, channels: int, out: int, *, sparse: bool = False) -> nn.Module:
+    """A convolution with any kernel, stride, dilation, groups and padding, each axis for itself; the padding asymmetric.
+
+    With `sparse` whole windows may lie in the padding.
+    """
     kernel, dilation = (tuple(draw(st.integers(1, 3)) for _ in "yx") for _ in range(2))
     stride = tuple(draw(st.integers(1, 2)) for _ in "yx")
     reach = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
-    # Left, right, top, bottom; never so much that a window lies in the padding alone.
-    padding = [draw(st.integers(0, (r + 1) // 2)) for r in (reach[1], reach[1], reach[0], reach[0])]
+    # Left, right, top, bottom; never so much that a window lies in the padding alone, unless that is wanted.
+    padding = [draw(st.integers(0, (r + 1) // 2 + 2 * sparse)) for r in (reach[1], reach[1], reach[0], reach[0])]
     groups = draw(st.sampled_from([g for g in (1, 2, channels) if channels % g == 0 and out % g == 0]))
     conv = nn.Conv2d(channels, out, kernel, stride, dilation=dilation, groups=groups)
     return nn.Sequential(nn.ZeroPad2d(padding), conv)
+
+
+def sparse_convolution(draw: Draw, channels: int, out: int) -> nn.Module:
+    """The same with windows that may see nothing."""
+    return convolution(draw, channels, out, sparse=True)
+
+
+def gapped(draw: Draw, channels: int, out: int) -> nn.Module:
+    """A transposed convolution with gaps: some rows or columns of its output read nothing."""
+    kernel = (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
+    return nn.ConvTranspose2d(channels, out, kernel, stride=(2, draw(st.integers(1, 3))), bias=False)
 
 
 def transposed(draw: Draw, channels: int, out: int) -> nn.Module:
@@ -133,16 +147,22 @@ def branching(draw: Draw, channels: int, out: int) -> nn.Module:
 
 
 KINDS = (convolution, convolution, transposed, pooling, moving, branching)
+SPARSE_KINDS = (sparse_convolution, gapped, pooling, moving, branching)
 
 
 @st.composite
-def networks(draw: Draw, stages: int = 5) -> tuple[nn.Sequential, tuple[int, int]]:
-    """A network in float64 with positive weights, and the size of its input in px. Stages that leave no map are dropped."""
+def networks(draw: Draw, stages: int = 5, *, sparse: bool = False) -> tuple[nn.Sequential, tuple[int, int]]:
+    """A network in float64 with positive weights, and the size of its input in px. Stages that leave no map are dropped.
+
+    With `sparse` some units may see nothing.
+    """
     size = (draw(st.integers(9, 18)), draw(st.integers(9, 18)))
     image = torch.ones(1, 2, *size, dtype=torch.float64)
     chosen: list[nn.Module] = []
     for _ in range(draw(st.integers(1, stages))):
-        stage = draw(st.sampled_from(KINDS))(draw, image.shape[1], draw(st.sampled_from([2, 4]))).double()
+        stage = draw(st.sampled_from(SPARSE_KINDS if sparse else KINDS))(
+            draw, image.shape[1], draw(st.sampled_from([2, 4]))
+        ).double()
         try:
             with torch.no_grad():
                 result = stage(image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,11 +15,11 @@ from torch.nn import functional
 
 import erflab
 from erflab.errors import TheoryError, UnknownOperationError
-from erflab.theory.back import Back, Marks
-from erflab.theory.call import Call
+from erflab.theory.box_rules.call import Call
 from erflab.theory.graph import Node, Value
 from erflab.theory.rules import RULES
-from erflab.theory.support import SUPPORT, as_support, rule_for
+from erflab.theory.support import as_support, rule_for
+from erflab.theory.support_rules.back import Back, Marks
 
 
 def lines(pixels: list[str]) -> Tensor:
@@ -90,6 +91,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "adaptive pooling": lambda x: functional.adaptive_avg_pool2d(x, (3, 5)),
     "bicubic": lambda x: functional.interpolate(x, scale_factor=1.5, mode="bicubic"),
     "bilinear with corners": lambda x: functional.interpolate(x, (13, 17), mode="bilinear", align_corners=True),
+    "antialiased": lambda x: functional.interpolate(x, (5, 7), mode="bilinear", antialias=True),
     "three dimensions": lambda x: functional.conv3d(x[:, None], torch.ones(1, 1, 2, 2, 1, dtype=x.dtype))[:, 0],
     "gated halves": lambda x: functional.glu(x, 1),
     "windows": lambda x: x.unfold(2, 4, 2).amax(-1),
@@ -212,7 +214,7 @@ def test_every_operation_with_boxes_has_sets() -> None:
 
 
 def test_an_operation_without_a_row_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(SUPPORT, "aten.convolution")
+    monkeypatch.setitem(RULES, "aten.convolution", replace(RULES["aten.convolution"], support=None))
     field = erflab.theoretical_field(nn.Conv2d(3, 3, 3), "(output)", (8, 8))
     with pytest.raises(UnknownOperationError, match=r"no support rule for operation 'aten.convolution', met in module"):
         field.support()

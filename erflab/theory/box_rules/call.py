@@ -27,6 +27,7 @@ class Call:
     image_dims: frozenset[int]  # dimensions of the first operand along which any of its edges varies
     extent: int  # length of the image axis in px
     local: bool  # whether reductions over the whole axis are cut
+    own: bool = False  # whether all that spans the axis is cut, to tell what does (see `Boxes.own`)
     cut: bool = False  # whether the node is known to reduce the whole axis (see `Graph.cut`)
     terms: dict[Value, box.Terms] = field(default_factory=dict)
     blanks: dict[Value, float | None] = field(default_factory=dict)
@@ -62,17 +63,23 @@ class Call:
         values = box.core(edge)
         if values.shape[dim] == 1:
             return values
+        if self.own:
+            self.across(edge, [dim], statistic=False)
+            return values
         prefixes = values.cummin(dim).values
         reaching = self._beyond(edge, box.reduce(edge, [dim]), prefixes, False, self.extent)
         return torch.where(prefixes < values, reaching, prefixes)
 
     def _beyond(self, edge: Tensor, reduced: Tensor, result: Tensor, statistic: bool, extent: float) -> Tensor:
-        if self.local and statistic and self.cut:
+        if self.local and statistic and self.cut and not self.own:
             return torch.full_like(result, box.NOTHING)
         spanning = box.spanning(edge, reduced, extent)
         self.spanning |= statistic and bool(spanning.all())
         if not bool(spanning.any()):
             return result
+        if self.own:
+            self.causes += [self.node.module] * (not (self.local and statistic))
+            return torch.where(spanning, box.NOTHING, result)
         if self.local and statistic:
             return torch.where(spanning, box.NOTHING, result)
         self.causes.append(self.node.module)

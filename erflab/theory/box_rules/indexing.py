@@ -11,8 +11,9 @@ from torch import Tensor
 
 from erflab.errors import UnknownOperationError
 from erflab.theory import box
-from erflab.theory.call import Call
+from erflab.theory.box_rules.call import Call
 from erflab.theory.graph import Value
+from erflab.theory.grid_taps import taps
 
 
 def index(call: Call, source: Any, indices: Sequence[Any]) -> Tensor:
@@ -163,17 +164,23 @@ def _anywhere_into(call: Call, target: Any, dims: Sequence[int], operands: Seque
 def _known(call: Call, indices: Sequence[Any]) -> list[Any]:
     """Index tensors with their data (masks as the numbers of their set elements)."""
     known: list[Any] = []
-    for positions in indices:
+    for positions in _constants(call, indices):
         if positions is None:
             known.append(None)
-        elif positions.is_meta:
-            raise box.TooLargeError(
-                f"{call.node.op} in module {call.node.module!r} indexes by a constant of shape {tuple(positions.shape)}, too "
-                "large to be computed beside the run"
-            )
         else:
             known += positions.nonzero(as_tuple=True) if positions.dtype == torch.bool else [positions.long()]
     return known
+
+
+def _constants(call: Call, positions: Sequence[Any]) -> Sequence[Any]:
+    """Positions, which must have their data."""
+    for constant in positions:
+        if constant is not None and constant.is_meta:
+            raise box.TooLargeError(
+                f"{call.node.op} in module {call.node.module!r} indexes by a constant of shape {tuple(constant.shape)}, too "
+                "large to be computed beside the run"
+            )
+    return positions
 
 
 def _stored(edge: Tensor, dims: Sequence[int]) -> Tensor:
@@ -192,8 +199,31 @@ def _broadcastable(values: Tensor, written: Tensor, shape: Sequence[int]) -> Ten
     return values.expand(tuple(shape)).clone()
 
 
+def affine_grid(call: Call, matrices: Value, *_: Any) -> Tensor:
+    """affine_grid: the coordinates [B, *out, axes] of every position read their own row of a matrix [B, axes, axes + 1]."""
+    rows = box.reduce(call.edge(matrices), [2])
+    return rows.reshape(rows.shape[0], *[1] * (len(call.shape) - 2), rows.shape[1])
+
+
+def grid_sampled(call: Call, source: Any, grid: Any, interpolation: int, padding: int, align_corners: bool) -> Tensor:
+    """grid_sample: a few taps of each known position; at positions that the input decides, anywhere.
+
+    A grid of another size than the image's is taken to be fixed: it then scales the image.
+    """
+    if isinstance(grid, Value):
+        return sampled(call, source, grid)
+    (known,) = _constants(call, [grid])
+    if call.shape[2:] != source.shape[2:]:
+        call.fixed_grids.append(call.node.module)
+    found = taps(known, source.shape[2:], interpolation, padding, align_corners)
+    values = _stored(call.edge(source), range(2, len(source.shape))).flatten(2)
+    box.room_for((values.shape[1], *found.places.shape))
+    read = found.gather(values, box.NOTHING).amin(-1)
+    return read.reshape(*read.shape[:2], *call.shape[2:])
+
+
 def sampled(call: Call, source: Any, grid: Any, *_: Any, **__: Any) -> Tensor:
-    """grid_sample, deformable convolution, RoI align: positions that the input decides may lie anywhere in the image."""
+    """Deformable convolution, RoI align: positions that the input decides may lie anywhere in the image."""
     if not any(isinstance(v, Value) for v in (grid, *_)):
         raise UnknownOperationError(
             f"{call.node.op} in module {call.node.module!r} samples at constant positions, which has no rule"

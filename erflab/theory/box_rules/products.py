@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from erflab.theory import box
-from erflab.theory.call import Call
+from erflab.theory.box_rules.call import Call
 from erflab.theory.graph import Value
 
 
@@ -19,7 +19,7 @@ def product(call: Call, *operands: Any, **_: Any) -> Tensor:
     of a factor that are zero by a mask read nothing of the other.
     """
     left, right = (o for o in operands if isinstance(o, (Value, Tensor)))
-    if call.local and (call.cut or _pools_by_one_query(call, left, right)):
+    if call.local and not call.own and (call.cut or _pools_by_one_query(call, left, right)):
         call.spanning = True
         return box.constant(box.NOTHING, (1,) * len(call.shape))
     terms = [_contracted(call, left, right, -1), _contracted(call, right, left, -2 if len(right.shape) > 1 else -1)]
@@ -57,7 +57,10 @@ def _contracted(call: Call, factor: Any, other: Any, dim: int) -> Tensor | None:
     edge = call.edge(factor)
     if isinstance(other, Value) and call.blanks.get(other) == 0.0 and len(factor.shape) == len(other.shape) >= 2:
         return _masked(call, edge, other, dim)
+    known = len(call.causes)
     reduced = call.across(edge, [dim], statistic=False).squeeze(dim)
+    if call.own and len(call.causes) > known and other.shape[dim] == factor.shape[dim]:
+        return box.core(edge)  # a square matrix of attention: each position keeps its own
     if len(factor.shape) == 1 or len(other.shape) == 1:
         return reduced
     return reduced.unsqueeze(dim)

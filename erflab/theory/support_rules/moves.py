@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from erflab.errors import TheoryError
-from erflab.theory import box, marks
-from erflab.theory.back import Back, Marks, SupportRule
-from erflab.theory.call import as_tuple
+from erflab.theory import box
+from erflab.theory.box_rules.call import as_tuple
 from erflab.theory.graph import Value
+from erflab.theory.support_rules import marks
+from erflab.theory.support_rules.back import Back, Marks, SupportRule
 
 # --- pointwise, and choices by a mask -------------------------------------------------------------------------------------
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from erflab.theory import box, marks
-from erflab.theory.back import Back, Marks
-from erflab.theory.call import as_tuple
+from erflab.theory import box
+from erflab.theory.box_rules.call import as_tuple
 from erflab.theory.graph import Value
-from erflab.theory.support_moves import joined
+from erflab.theory.support_rules import marks
+from erflab.theory.support_rules.back import Back, Marks
+from erflab.theory.support_rules.moves import joined
 
 # --- statistics -----------------------------------------------------------------------------------------------------------
 

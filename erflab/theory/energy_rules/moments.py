@@ -6,6 +6,7 @@ activation's number of dimensions and one element along every dimension on which
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -47,9 +48,9 @@ class Moments:
         return self.var + self.mean.square()
 
 
-def constant(value: Tensor | float, dims: int, dtype: torch.dtype = torch.float32) -> Moments:
-    """A number or a tensor that does not depend on the input, with `dims` dimensions."""
-    tensor = torch.as_tensor(value).detach().to(dtype)
+def constant(value: Tensor | float, dims: int, like: Tensor) -> Moments:
+    """A number or a tensor that does not depend on the input, with `dims` dimensions, of the dtype and device of `like`."""
+    tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach()
     tensor = tensor.reshape((1,) * max(dims - tensor.dim(), 0) + tuple(tensor.shape))
     return Moments(tensor, torch.zeros_like(tensor[(slice(0, 1),) * tensor.dim()]))
 
@@ -67,6 +68,37 @@ def largest(moments: Moments, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     source = moments.source or Source(moments.mean, moments.var, lambda z: z * 1.0)
     return _expectations(source.function, source.mean, source.var, count)
+
+
+def largest_along(
+    moments: Moments, shape: Sequence[int], dims: Sequence[int], *, smallest: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance of the largest (or smallest) element of whole lines along `dims` of a tensor of `shape`.
+
+    Third, for every element: the probability that it is chosen times E[phi'(z)^2] where it is, over E[phi'(z)^2] anywhere
+    (by which the rectifier's own rule will multiply). An element is chosen if its z is the largest, z ~ N(mean, var)
+    being what a rising phi is applied to: with density f_j prod_{i != j} F_i.
+    """
+    source = moments.source or Source(moments.mean, moments.var, lambda z: z * 1.0)
+    sign = -1.0 if smallest else 1.0
+    mean, var = torch.broadcast_tensors(sign * source.mean, source.var)
+    spread = var.clamp(min=1e-24).sqrt()
+    copies = math.prod(shape[d] // mean.shape[d] for d in dims)
+    low, high = (mean - _REACH * spread).amin(dims, keepdim=True), (mean + _REACH * spread).amax(dims, keepdim=True)
+    steps = torch.linspace(0, 1, _MOST, dtype=mean.dtype, device=mean.device).reshape(-1, *(1,) * mean.dim())
+    z = low + (high - low) * steps
+    standard = (z - mean) / spread
+    below = torch.special.log_ndtr(standard)
+    lines = [d + 1 for d in dims]
+    weight = copies * below.sum(lines, keepdim=True) - below - standard.square() / 2 - spread.log()
+    weight = (weight - weight.amax([0, *lines], keepdim=True)).exp()
+    weight = weight / weight.sum([0, *lines], keepdim=True)
+    value, slope = with_derivative(source.function, sign * z)
+    first = (weight * value).sum([0, *lines], keepdim=True)
+    second = (weight * (value - first).square()).sum([0, *lines], keepdim=True)
+    anywhere = gaussian(Moments(source.mean, source.var), source.function)[2]
+    chosen = (weight * slope.square()).sum(0) / copies
+    return first[0], second[0], torch.where(anywhere > 0, chosen / anywhere.clamp(min=1e-30), 0.0)
 
 
 def _expectations(function: Function, mean: Tensor, var: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erflab.theory import box, marks
-from erflab.theory.call import Marks, SupportRule
+from erflab.theory import box
+from erflab.theory.box_rules.call import Marks, SupportRule
+from erflab.theory.boxes import Boxes
 from erflab.theory.graph import Node, Value
-from erflab.theory.reading import Boxes
+from erflab.theory.support_rules import marks
 
 __all__ = ["Back", "Marks", "SupportRule"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erflab.theory.meanfield import Call, Factors
-from erflab.theory.moments import Moments, average, moved, pooled
-from erflab.theory.trace import Value
+from erflab.theory.energy_rules.meanfield import Call, EnergyRule, Factors
+from erflab.theory.energy_rules.moments import Moments, average, moved, pooled
+from erflab.theory.graph import Value
 
 # --- batch norm -----------------------------------------------------------------------------------------------------------
 
@@ -203,3 +203,8 @@ def pull_group_norm(
     energy = energies[0] if scale is None else energies[0] * scale.square()
     pulled = _pull_normalised(energy.reshape(shape), factors, range(2, len(shape)), None)
     return [pulled.reshape(source.shape)]
+
+
+BATCH_NORM = EnergyRule(expect_batch_norm, pull_batch_norm, observe_batch_norm)
+LAYER_NORM = EnergyRule(expect_layer_norm, pull_layer_norm, observe_layer_norm)
+GROUP_NORM = EnergyRule(expect_group_norm, pull_group_norm, observe_group_norm)

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from erflab.theory import box
-from erflab.theory.call import Call, as_tuple
+from erflab.theory.box_rules.call import Call, as_tuple
+from erflab.theory.box_rules.moves import pointwise
 from erflab.theory.graph import Value
-from erflab.theory.moves import pointwise
 
 
 def _dims(call: Call, source: Value, dim: Any) -> list[int]:

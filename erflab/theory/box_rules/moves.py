@@ -11,7 +11,7 @@ from torch import Tensor
 
 from erflab.errors import UnknownOperationError
 from erflab.theory import box
-from erflab.theory.call import Call, as_tuple
+from erflab.theory.box_rules.call import Call, as_tuple
 from erflab.theory.graph import Value
 
 

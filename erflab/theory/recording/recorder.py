@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakIdKeyDictionary
 
 from erflab.errors import UnknownOperationError
-from erflab.theory.aliases import Aliases, read_again, write_back
-from erflab.theory.constants import Constants
 from erflab.theory.graph import Graph, Node, Value
+from erflab.theory.recording.aliases import Aliases, read_again, write_back
+from erflab.theory.recording.constants import Constants
 
 # Calls whose result depends on the shape of their argument alone, never on its values.
 SHAPE_ONLY = frozenset(
@@ -90,7 +90,7 @@ class Recorder(TorchDispatchMode):
 
     def lose(self) -> None:
         """Note that the module being run took data where dependence cannot be followed."""
-        self.graph.untracked.append(self.modules[-1])
+        self.graph.escapes.append((len(self.graph.nodes), self.modules[-1]))
 
     def _note_outputs(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         outputs = _tensors(result)

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from erflab.errors import UnknownOperationError
-from erflab.theory.moments import Moments, constant
-from erflab.theory.trace import Node, Value
+from erflab.theory.energy_rules.moments import Moments, constant
+from erflab.theory.graph import Node, Value
 
 Factors = tuple[Tensor, ...]
 
@@ -33,7 +33,7 @@ class Call:
     def of(self, operand: Any) -> Moments:
         """Moments of an operand, which may be a constant, with the output's number of dimensions."""
         if not isinstance(operand, Value):
-            return constant(operand, len(self.shape))
+            return constant(operand, len(self.shape), self.moments[self.node.operands[0]].mean)
         found = self.moments[operand]
         added = (None,) * (len(self.shape) - found.mean.dim())
         return Moments(found.mean[added], found.var[added]) if added else found

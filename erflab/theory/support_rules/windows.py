@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from erflab.theory import box, marks
-from erflab.theory.back import Back, Marks
-from erflab.theory.call import as_tuple
+from erflab.theory import box
+from erflab.theory.box_rules.call import as_tuple
 from erflab.theory.graph import Value
+from erflab.theory.linear_maps import along_axis
+from erflab.theory.support_rules import marks
+from erflab.theory.support_rules.back import Back, Marks
 
 # --- windows --------------------------------------------------------------------------------------------------------------
 
@@ -86,18 +89,18 @@ def folded(back: Back, source: Value, size: Any, *settings: Any) -> Marks:
 # --- bins and taps, axis by axis --------------------------------------------------------------------------------------------
 
 
-def _by_axis(mark: Tensor, source: Value, axes: int, probe: Callable[[int, Tensor], Tensor]) -> Tensor:
-    """The mark where each image axis is resampled for itself.
+def _by_axis(
+    mark: Tensor, source: Value, sizes: Sequence[int], run: Callable[[int, Tensor, list[int]], Tensor]
+) -> Tensor:
+    """The mark where each image axis is resampled for itself to its size: o reads i where the coefficient is not zero.
 
-    `probe(axis, lines)` runs the operation along that axis on `lines` [n, 1, ..., n, ...], the identity, of length 1 along
-    the other axes: output o reads input i where the answer is not zero.
+    `run(axis, x, size)` applies the operation to x with the settings of that axis alone.
     """
-    for axis in range(axes):
+    axes = len(sizes)
+    for axis, out in enumerate(sizes):
         dim = mark.dim() - axes + axis
-        n = source.shape[dim]
-        shape = [n, 1, *[n if a == axis else 1 for a in range(axes)]]
-        answer = probe(axis, torch.eye(n, dtype=torch.float64).reshape(shape))
-        mark = marks.mapped(mark, dim, answer.flatten(1).T.abs() > 1e-9)
+        matrix = along_axis(axes, axis, source.shape[dim], out, partial(run, axis))
+        mark = marks.mapped(mark, dim, matrix.abs() > 1e-9)
     return mark
 
 
@@ -108,12 +111,11 @@ def resampled(flags: int = 0) -> Callable[..., Marks]:
         given = [s for scale in rest[flags:] for s in (scale if isinstance(scale, (list, tuple)) else [scale])]
         scales = [*given, *[None] * len(size)][: len(size)]
 
-        def probe(axis: int, lines: Tensor) -> Tensor:
-            one_wide = [n if a == axis else 1 for a, n in enumerate(size)]
+        def run(axis: int, lines: Tensor, sizes: list[int]) -> Tensor:
             alone = [s if a == axis else None for a, s in enumerate(scales)]
-            return back.replay(lines, one_wide, *rest[:flags], *alone, **kwargs)[0]
+            return back.replay(lines, sizes, *rest[:flags], *alone, **kwargs)[0]
 
-        yield source, _by_axis(back.mark, source, len(size), probe)
+        yield source, _by_axis(back.mark, source, size, run)
 
     return rule
 
@@ -126,9 +128,9 @@ def binned(back: Back, source: Value, size: Any, *_: Any) -> Marks:
     pools = {1: torch.nn.functional.adaptive_avg_pool1d, 2: torch.nn.functional.adaptive_avg_pool2d}
     pool: Any = pools.get(axes, torch.nn.functional.adaptive_avg_pool3d)
 
-    def probe(axis: int, lines: Tensor) -> Tensor:
-        answer: Tensor = pool(lines, tuple(n if a == axis else 1 for a, n in enumerate(sizes)))
+    def run(axis: int, lines: Tensor, out: list[int]) -> Tensor:
+        answer: Tensor = pool(lines, tuple(out))
         return answer
 
     mark = back.uncut(back.mark, source, whole) if whole else back.mark
-    yield source, _by_axis(mark, source, axes, probe)
+    yield source, _by_axis(mark, source, sizes, run)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from erflab.theory import box
-from erflab.theory.call import Call
+from erflab.theory.box_rules.call import Call
 from erflab.theory.graph import Value
 
 # Coefficients this close to zero are rounding.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
-from erflab.theory.meanfield import Call, Factors, function
-from erflab.theory.moments import Moments, filled, gaussian, largest, pooled
-from erflab.theory.trace import Value
+from erflab.theory.energy_rules.meanfield import Call, EnergyRule, Factors, function
+from erflab.theory.energy_rules.moments import Moments, constant, filled, gaussian, largest, pooled
+from erflab.theory.graph import Value
+from erflab.theory.linear_maps import along_axis
 
 
 def _per_axis(value: Any, axes: int) -> list[Any]:
@@ -26,9 +28,9 @@ def _per_axis(value: Any, axes: int) -> list[Any]:
 
 def expect_convolution(
     call: Call,
-    source: Value,
+    source: Any,
     weight: Any,
-    bias: Tensor | None,
+    bias: Any,
     stride: Sequence[int],
     padding: Any,
     dilation: Any,
@@ -38,22 +40,38 @@ def expect_convolution(
 ) -> tuple[list[Moments], Factors]:
     """Means through W, variances through W * W, of independent inputs; borders are left out.
 
-    A transposed convolution reaches each output with one in prod(stride) of its taps, on average.
+    A kernel that depends on the input has E[w^2] in place of w^2, and gets energy by E[x^2]. A transposed convolution
+    reaches each output with one in prod(stride) of its taps, on average.
     """
-    if isinstance(weight, Value):
-        raise call.unknown("a convolution whose kernel depends on the input")
     image = range(2, len(source.shape))
-    inputs = [filled(t, source.shape, [1]).reshape(-1) for t in pooled(call.moments[source], [0, *image])]
-    taps = weight.detach().flatten(2) if weight.dim() > 2 else weight.detach()[..., None]
+    inputs, kernel = _moments_of(call, source), _moments_of(call, weight)
+    first, spread = (filled(t, source.shape, [1]).reshape(-1) for t in pooled(inputs, [0, *image]))
     share = math.prod(_per_axis(stride, len(image))) if transposed else 1
     mean, var = (
-        _mixed(w, t, groups, transposed) / share
-        for w, t in zip((taps.sum(2), taps.square().sum(2)), inputs, strict=True)
+        _mixed(_summed_taps(w, weight), t, groups, transposed) / share
+        for w, t in ((kernel.mean, first), (kernel.second, spread))
     )
+    if isinstance(weight, Value):
+        var = var + _mixed(_summed_taps(kernel.var, weight), first.square(), groups, transposed) / share
     if bias is not None:
-        mean = mean + bias.detach()
+        added = _moments_of(call, bias)
+        mean, var = mean + added.mean, var + added.var
     shape = (1, -1, *(1 for _ in image))
-    return [Moments(mean.reshape(shape), var.reshape(shape))], ()
+    factors = (kernel.second, inputs.second) if isinstance(weight, Value) else ()
+    return [Moments(mean.reshape(shape), var.reshape(shape))], factors
+
+
+def _moments_of(call: Call, operand: Any) -> Moments:
+    return call.moments[operand] if isinstance(operand, Value) else constant(operand, operand.dim(), operand)
+
+
+def _summed_taps(taps: Tensor, weight: Any) -> Tensor:
+    return taps.expand(weight.shape).flatten(2).sum(-1)
+
+
+def observe_convolution(call: Call, source: Any, weight: Any, *_: Any) -> Factors:
+    """w^2 and x^2 where the kernel depends on the input."""
+    return (call.actual(weight).square(), call.actual(source).square()) if isinstance(weight, Value) else ()
 
 
 def _mixed(weight: Tensor, inputs: Tensor, groups: int, transposed: bool) -> Tensor:
@@ -65,9 +83,9 @@ def _mixed(weight: Tensor, inputs: Tensor, groups: int, transposed: bool) -> Ten
 
 def pull_convolution(
     call: Call,
-    _: Factors,
+    factors: Factors,
     energies: Sequence[Tensor],
-    source: Value,
+    source: Any,
     weight: Any,
     bias: Any,
     stride: Any,
@@ -77,14 +95,17 @@ def pull_convolution(
     output_padding: Any,
     groups: int,
 ) -> list[Tensor | None]:
-    """(W * W)^T: the gradient of the convolution with its weights squared."""
-    if isinstance(weight, Value):
-        raise call.unknown("a convolution whose kernel depends on the input")
-    empty = energies[0].new_empty(1).expand(source.shape)  # its values do not matter to this gradient
-    squared = weight.detach().square()
-    settings = (None, stride, padding, dilation, transposed, output_padding, groups, (True, False, False))
-    pulled: Tensor = torch.ops.aten.convolution_backward(energies[0], empty, squared, *settings)[0]
-    return [pulled]
+    """The gradients of the convolution with its weights and inputs squared: (W * W)^T, and x^2 gathered at each tap."""
+    operands = (source, weight, bias)
+    wanted = tuple(isinstance(o, Value) for o in operands)
+    # Without an energy for the kernel, the input's values do not matter.
+    squared, inputs = factors or (weight.detach().square(), energies[0].new_empty(1))
+    sizes = None if bias is None else list(bias.shape)
+    settings = (sizes, stride, padding, dilation, transposed, output_padding, groups, wanted)
+    pulled = torch.ops.aten.convolution_backward(
+        energies[0], inputs.expand(source.shape), squared.expand(weight.shape), *settings
+    )
+    return [p for p, w in zip(pulled, wanted, strict=True) if w]
 
 
 # --- separable maps: pooling, interpolation -------------------------------------------------------------------------------
@@ -134,18 +155,18 @@ def pull_average_pool(
 def _resampling_matrices(call: Call, source: Value, *settings: Any) -> list[Tensor]:
     """The matrix of each axis, by running the operation on unit vectors along it."""
     first = 2 if "upsample" in call.node.op else len(source.shape) - len(_per_axis(settings[0], 1))
-    matrices = []
-    for dim in range(first, len(source.shape)):
-        n = source.shape[dim]
-        units = torch.eye(n, dtype=torch.float64).reshape([n if d in (1, dim) else 1 for d in range(len(source.shape))])
-        size = [call.shape[d] if d == dim else 1 for d in range(first, len(source.shape))]
-        scaled = _resampling_settings(settings, dim - first)
-        matrices.append(function(call.node.op)(units, size, *scaled).reshape(n, call.shape[dim]).T)
-    return matrices
+
+    def run(axis: int, lines: Tensor, size: list[int]) -> Tensor:
+        answer: Tensor = function(call.node.op)(lines, size, *_resampling_settings(settings, axis))
+        return answer
+
+    lengths = enumerate(zip(source.shape[first:], call.shape[first:], strict=True))
+    axes = len(call.shape) - first
+    return [along_axis(axes, axis, n, out, partial(run, axis)) for axis, (n, out) in lengths]
 
 
 def _resampling_settings(settings: Sequence[Any], axis: int) -> list[Any]:
-    """align_corners, and the scale of this axis alone (the other axes have one element)."""
+    """align_corners, and the scale of this axis alone (the others keep their length)."""
     flags = [s for s in settings[1:] if isinstance(s, bool)]
     scales = [s for s in settings[1:] if not isinstance(s, bool)]
     return flags + [s if i == axis else None for i, s in enumerate(scales)]
@@ -216,3 +237,9 @@ def _taps(n: int, out: int, kernel: int, stride: int, padding: int, dilation: in
     taps = torch.arange(out)[:, None] * stride - padding + torch.arange(kernel) * dilation
     rows = torch.zeros(out, n + 1).scatter_(1, torch.where((taps >= 0) & (taps < n), taps, n), 1.0)[:, :n]
     return rows / rows.sum(1, keepdim=True)
+
+
+CONVOLUTION = EnergyRule(expect_convolution, pull_convolution, observe_convolution)
+AVERAGE_POOL = EnergyRule(expect_average_pool, pull_average_pool)
+RESAMPLED = EnergyRule(expect_resampled, pull_resampled)
+MAX_POOL = EnergyRule(expect_max_pool, pull_max_pool, observe_max_pool)

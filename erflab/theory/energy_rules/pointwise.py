@@ -1,16 +1,17 @@
-"""Energy rules of operations that act element by element, and of those that only move elements."""
+"""Energy rules of operations that act element by element."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from erflab.theory.meanfield import Call, Factors, distinct, function, run, substituted, sum_to
-from erflab.theory.moments import Moments, Source, filled, gaussian, moved, with_derivative
-from erflab.theory.trace import Value
+from erflab.theory.energy_rules.meanfield import Call, EnergyRule, Factors, distinct, function, substituted, sum_to
+from erflab.theory.energy_rules.moments import Moments, Source, gaussian, with_derivative
+from erflab.theory.graph import Value
 
 # --- one operand: E[phi'(z)^2] --------------------------------------------------------------------------------------------
 
@@ -47,7 +48,7 @@ def observe_pointwise(call: Call, *_: Any, **__: Any) -> Factors:
 def pull_pointwise(call: Call, factors: Factors, energies: Sequence[Tensor], *_: Any, **__: Any) -> list[Tensor | None]:
     """E[phi'^2] times the energy."""
     pulled: list[Tensor | None] = [None] * len(call.node.operands)
-    pulled[0] = energies[0] * factors[0]
+    pulled[0] = sum_to(energies[0] * factors[0], call.node.operands[0].shape)
     return pulled
 
 
@@ -135,72 +136,39 @@ def observe_quotient(call: Call, a: Any, b: Any, **__: Any) -> Factors:
     return inverse, (call.actual(a) * inverse).square()
 
 
-# --- moves ----------------------------------------------------------------------------------------------------------------
+def _sign(call: Call) -> float:
+    return -1.0 if "min" in call.node.op else 1.0
 
 
-def expect_moved(call: Call, *_: Any, **__: Any) -> tuple[list[Moments], Factors]:
-    """Views, slices, rolls: the moments move as the elements do."""
-    value = call.node.operands[0]
-
-    def output(k: int) -> Any:
-        return lambda full: run(call.node, {value: full})[k]
-
-    return [moved(call.moments[value], value.shape, output(k)) for k in range(len(call.node.outputs))], ()
-
-
-def pull_moved(call: Call, _: Factors, energies: Sequence[Tensor], *__: Any, **___: Any) -> list[Tensor | None]:
-    """The transpose of a map with coefficients 0 and 1, which are their own squares."""
-    operands = distinct(call.node.operands)
-    with torch.enable_grad():
-        sources = {v: energies[0].new_zeros(v.shape).requires_grad_(True) for v in operands}
-        pulled = torch.autograd.grad(run(call.node, sources), list(sources.values()), list(energies))
-    found = dict(zip(operands, pulled, strict=True))
-    return [found.pop(v, None) for v in call.node.operands]
+def expect_larger(call: Call, a: Any, b: Any) -> tuple[list[Moments], Factors]:
+    """The larger (or smaller) of two independent Gaussians (Clark 1961), and the probabilities of either."""
+    if a is b:
+        raise call.unknown("an extreme of one activation and itself")
+    left, right = call.of(a), call.of(b)
+    theta = (left.var + right.var).clamp(min=1e-24).sqrt()
+    alpha = _sign(call) * (left.mean - right.mean) / theta
+    p, q = torch.special.ndtr(alpha), torch.special.ndtr(-alpha)
+    lift = _sign(call) * theta * torch.exp(-alpha.square() / 2) / math.sqrt(2 * math.pi)
+    mean = left.mean * p + right.mean * q + lift
+    second = left.second * p + right.second * q + (left.mean + right.mean) * lift
+    return [Moments(mean, second - mean.square())], (p, q)
 
 
-def expect_concatenated(call: Call, tensors: Sequence[Any], dim: int = 0) -> tuple[list[Moments], Factors]:
-    """cat: side by side along one dimension."""
-    dim %= len(call.shape)
-    parts = [(call.of(t), t.shape) for t in tensors if len(t.shape) == len(call.shape)]
-    mean = _beside([(m.mean, s) for m, s in parts], dim)
-    var = _beside([(m.var, s) for m, s in parts], dim)
-    return [Moments(mean, var)], ()
+def observe_larger(call: Call, a: Any, b: Any) -> Factors:
+    """Which is chosen; equal ones share the gradient."""
+    if a is b:
+        raise call.unknown("an extreme of one activation and itself")
+    left, right = call.actual(a), call.actual(b)
+    difference = _sign(call) * (left - right)
+    share = torch.heaviside(difference, difference.new_tensor(0.5))
+    return share.square(), (1 - share).square()
 
 
-def _beside(parts: Sequence[tuple[Tensor, Sequence[int]]], dim: int) -> Tensor:
-    full = [filled(t, s, [dim]) for t, s in parts]
-    common = [max(t.shape[d] for t in full) for d in range(full[0].dim())]
-    wanted = [[t.shape[d] if d == dim else n for d, n in enumerate(common)] for t in full]
-    return torch.cat([t.expand(w) for t, w in zip(full, wanted, strict=True)], dim)
-
-
-def pull_concatenated(
-    call: Call, _: Factors, energies: Sequence[Tensor], tensors: Sequence[Any], dim: int = 0
-) -> list[Tensor | None]:
-    """Each operand's own slice."""
-    pieces = energies[0].split([t.shape[dim] if len(t.shape) == len(call.shape) else 0 for t in tensors], dim)
-    return [p.reshape(t.shape) for p, t in zip(pieces, tensors, strict=True) if isinstance(t, Value)]
-
-
-def expect_padded(call: Call, source: Value, widths: Sequence[int], value: float = 0) -> tuple[list[Moments], Factors]:
-    """Constant padding, left out along dimensions on which nothing varies (as in convolutions): the interior counts."""
-    before = call.moments[source]
-    lengths = torch.broadcast_shapes(before.mean.shape, before.var.shape)
-    kept = [w if lengths[len(lengths) - 1 - i // 2] > 1 else 0 for i, w in enumerate(widths)]
-    if not any(kept):
-        return [before], ()
-    pad = torch.ops.aten.constant_pad_nd
-    return [Moments(pad(before.mean.expand(lengths), kept, value), pad(before.var.expand(lengths), kept, 0.0))], ()
-
-
-def expect_overwritten(call: Call, _: Any, source: Any, *__: Any) -> tuple[list[Moments], Factors]:
-    """copy: the source, broadcast."""
-    return [call.of(source)], ()
-
-
-def pull_overwritten(
-    call: Call, _: Factors, energies: Sequence[Tensor], target: Any, source: Any, *__: Any
-) -> list[Tensor | None]:
-    """The target's old content no longer matters."""
-    found = [sum_to(energies[0], source.shape)] if isinstance(source, Value) else []
-    return [None] * isinstance(target, Value) + found
+FUNCTION = EnergyRule(expect_pointwise, pull_pointwise, observe_pointwise)
+IDENTITY = EnergyRule(expect_identity, pull_identity)
+SUM = EnergyRule(expect_sum, pull_sum)
+DIFFERENCE = EnergyRule(expect_difference, pull_sum)
+REVERSED = EnergyRule(expect_reversed, pull_sum)
+LARGER = EnergyRule(expect_larger, pull_product, observe_larger)
+PRODUCT = EnergyRule(expect_product, pull_product, observe_product)
+QUOTIENT = EnergyRule(expect_quotient, pull_product, observe_quotient)

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from erflab.theory import box, marks
-from erflab.theory.back import Back, Marks
+from erflab.theory import box
 from erflab.theory.graph import Value
-from erflab.theory.support_moves import renumbered
+from erflab.theory.grid_taps import taps
+from erflab.theory.support_rules import marks
+from erflab.theory.support_rules.back import Back, Marks
+from erflab.theory.support_rules.moves import renumbered
 
 _move = renumbered()
 
@@ -103,6 +105,12 @@ def scattered(
             yield source, read
 
 
+def _whole_image(mark: Tensor) -> Tensor:
+    """The stored values, with all positions."""
+    values = box.core(mark)
+    return values.expand(*values.shape[:2], *mark.shape[2:])
+
+
 def ordered(back: Back, source: Value, *args: Any, dim: int = -1, **_: Any) -> Marks:
     """sort, argsort, topk, median: every output along the dimension may come from any input along it."""
     numbers = [a for a in args if not isinstance(a, bool)]
@@ -114,8 +122,22 @@ def ordered(back: Back, source: Value, *args: Any, dim: int = -1, **_: Any) -> M
         yield source, box.spread(box.core(kept).any(along, keepdim=True), source.shape)
 
 
-def grid_sampled(back: Back, source: Any, grid: Any, *_: Any) -> Marks:
-    """grid_sample at input-dependent positions: any element of the own channel, and the own entry of the grid."""
+def affine_grid(back: Back, matrices: Value, *_: Any) -> Marks:
+    """affine_grid: every position's coordinate reads its own row of a matrix."""
+    rows = box.core(back.mark).flatten(1, -2).any(1)
+    yield matrices, box.spread(rows.unsqueeze(-1), matrices.shape)
+
+
+def grid_sampled(back: Back, source: Any, grid: Any, interpolation: int, padding: int, align_corners: bool) -> Marks:
+    """grid_sample: the taps of known positions; at positions that the input decides any element of the own channel, and
+    the own entry of the grid.
+    """
+    if not isinstance(grid, Value):
+        found = taps(grid, source.shape[2:], interpolation, padding, align_corners)
+        values = _whole_image(back.mark).flatten(2).float().expand(len(found.places), -1, -1)
+        read = found.scatter(values, (found.weights != 0).float()).unflatten(2, source.shape[2:]) > 0
+        yield source, box.tighten(box.spread(read, source.shape))
+        return
     if isinstance(source, Value):
         values = marks.over(back.mark, range(2, back.mark.dim()))
         yield source, box.spread(box.core(values), source.shape)

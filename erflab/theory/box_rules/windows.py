@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from erflab.theory import box
-from erflab.theory.call import Call, as_tuple, per_axis
+from erflab.theory.box_rules.call import Call, as_tuple, per_axis
 from erflab.theory.graph import Value
 
 
