@@ -35,7 +35,7 @@ AREAS = tuple(f"area_{t:g}" for t in SHARES)
 PERIODS = {"theta": math.pi, "orientation": math.pi}
 KERNEL = 1.5  # px; noise filtered with it is correlated by 1 / e at 3 px
 NOISE = 0.5  # relative standard deviation of a pixel's noise in one image
-SHARED = 0.3  # share of the noise's variance that the images of a scene have in common
+SHARED = 0.3  # share of the variance of noise and of weights that the images of a scene have in common
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,10 @@ def experiment(
     noise = math.sqrt(SHARED) * np.repeat(_noise(rng, scenes, known.shape), each, axis=0)
     noise += math.sqrt(1 - SHARED) * _noise(rng, scenes * each, known.shape)
     spread = math.sqrt(math.log1p(NOISE**2))  # of the logarithm
-    weight = np.exp(weights.deviation * rng.normal(size=scenes * each) - weights.deviation**2 / 2)  # of mean 1
+    both = math.sqrt(SHARED) * np.repeat(rng.normal(size=scenes), each) + math.sqrt(1 - SHARED) * rng.normal(
+        size=scenes * each
+    )
+    weight = np.exp(weights.deviation * both - weights.deviation**2 / 2)  # of mean 1
     maps = weight[:, None, None] * known.values * np.exp(spread * noise - spread**2 / 2)
     sums = np.stack([maps[np.arange(len(maps)) // each % groups == group].sum(0) for group in range(groups)])
     grouped = GroupedMap(known.copy(data=maps.mean(0)), sums, np.full(groups, len(maps) // groups))
