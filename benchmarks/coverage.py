@@ -6,6 +6,12 @@ An experiment is a set of image maps: a known map, times noise of mean 1 that is
 the images of a scene, times a weight an image. Each goes through the lab's own jackknife over 16 groups of scenes. The
 known values are those of the known map itself. Weights are drawn twice: nearly equal ones, with an effective number of
 images above 100, and heavy-tailed ones, under which the intervals are known to be too short.
+
+Measured with a Gaussian truth: light weights (N_eff 115) cover every quantity in 92.4 to 96.2 % of 500 experiments. Heavy
+ones (N_eff 27) in 82 to 96 % of 200: worst the floor (82 %), the amplitude (86 %) and radius_0.9545 (88 %). Areas are
+covered only while the share asked for lies in the falloff: where a flat floor holds 23 % of the sum, ranking its noisy
+pixels makes area_0.9545 too small by 1.6 standard deviations, covered in 68 % of 150. The right family was chosen in 100 of
+100 (Gaussian, exponential, beta = 3.5), 98 (beta = 1.4) and 90 (Moffat of exponent 2.5, else the exponential).
 """
 
 from __future__ import annotations
@@ -35,7 +41,7 @@ AREAS = tuple(f"area_{t:g}" for t in SHARES)
 PERIODS = {"theta": math.pi, "orientation": math.pi}
 KERNEL = 1.5  # px; noise filtered with it is correlated by 1 / e at 3 px
 NOISE = 0.5  # relative standard deviation of a pixel's noise in one image
-SHARED = 0.3  # share of the noise's variance that the images of a scene have in common
+SHARED = 0.3  # share of the variance of noise and of weights that the images of a scene have in common
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,10 @@ def experiment(
     noise = math.sqrt(SHARED) * np.repeat(_noise(rng, scenes, known.shape), each, axis=0)
     noise += math.sqrt(1 - SHARED) * _noise(rng, scenes * each, known.shape)
     spread = math.sqrt(math.log1p(NOISE**2))  # of the logarithm
-    weight = np.exp(weights.deviation * rng.normal(size=scenes * each) - weights.deviation**2 / 2)  # of mean 1
+    both = math.sqrt(SHARED) * np.repeat(rng.normal(size=scenes), each) + math.sqrt(1 - SHARED) * rng.normal(
+        size=scenes * each
+    )
+    weight = np.exp(weights.deviation * both - weights.deviation**2 / 2)  # of mean 1
     maps = weight[:, None, None] * known.values * np.exp(spread * noise - spread**2 / 2)
     sums = np.stack([maps[np.arange(len(maps)) // each % groups == group].sum(0) for group in range(groups)])
     grouped = GroupedMap(known.copy(data=maps.mean(0)), sums, np.full(groups, len(maps) // groups))

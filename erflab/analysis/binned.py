@@ -20,7 +20,8 @@ def binned_chi_square(
     """Hotelling's T^2 of the mean residuals per bin, scaled to an F of mean about 1; None where it is undetermined.
 
     With K bins, G groups, d the mean residual per bin and C its covariance: (G - K) / (K (G - 1)) d' C^-1 d (Hotelling
-    1931). What the fit itself absorbs of the residuals lowers it, so that a value near or under 1 is a good fit.
+    1931). Bins in which all groups agree, such as those outside the field, have no covariance and are left out. What the
+    fit itself absorbs of the residuals lowers the number, so that a value near or under 1 is a good fit.
 
     Args:
         residuals: each group's mean map minus the model.
@@ -33,16 +34,16 @@ def binned_chi_square(
         return None
     place = np.minimum((radius / reach * (bins - 1)).astype(int), bins - 1).ravel()
     count = np.bincount(place, minlength=bins)
-    means = (
-        np.stack([np.bincount(place, r.ravel(), minlength=bins) for r in residuals])[:, count > 0] / count[count > 0]
-    )
+    sums = np.stack([np.bincount(place, r.ravel(), minlength=bins) for r in residuals])
+    means = sums[:, count > 0] / count[count > 0]
+    means = means[:, np.ptp(means, axis=0) > _SINGULAR * np.abs(means).max()]
+    if means.shape[1] == 0:
+        return None
     share = images / images.sum()
     mean = share @ means
     away = (means - mean) * np.sqrt(share / (1 - share) / groups)[:, None]
     covariance = away.T @ away
     scale = np.sqrt(np.diag(covariance))
-    if not (scale > 0).all():
-        return None
     correlation = covariance / np.outer(scale, scale)
     if np.linalg.eigvalsh(correlation)[0] < _SINGULAR:
         return None

@@ -46,6 +46,11 @@ class FamilyRow:
         return len(line_shape(self.family).extras)
 
     @property
+    def determined(self) -> bool:
+        """Whether the fit's parameters mean anything."""
+        return not {"no_covariance", "not_converged"} & set(self.fit.flags)
+
+    @property
     def errors_gained(self) -> float | None:
         """The gain in standard errors."""
         if self.gain is None or self.gain_error is None:
@@ -93,7 +98,8 @@ class FamilyComparison:
     reference: str
     """The smallest family; the best predicting one where several are as small."""
     chosen: str
-    """The larger family that predicts best, if its gain exceeds `DECISIVE` errors; else the reference."""
+    """The larger family that predicts best, if its gain exceeds `DECISIVE` errors and the map determines its parameters;
+    else the reference."""
 
     def row(self, family: str | None = None) -> FamilyRow:
         """The row of a family, by default of the chosen one."""
@@ -101,19 +107,29 @@ class FamilyComparison:
 
     @property
     def verdict(self) -> str:
-        """The choice in a sentence."""
+        """The choice in a sentence, with the flags of its fit."""
+        flags = self.row().fit.flags
+        return f"{self._sentence()}; flagged {', '.join(flags)}" if flags else self._sentence()
+
+    def _sentence(self) -> str:
         chosen, name = self.row(), line_shape(self.reference).title
         if chosen.family != self.reference:
             subject = ", ".join([line_shape(chosen.family).title, *_own_parameters(chosen)])
             return f"{subject}, preferred over {name}: held-out gain {_gained(chosen)} standard errors"
-        larger = [row for row in self.rows if row.parameters > chosen.parameters]
+        larger = [row for row in self.rows if row.parameters > chosen.parameters and row.determined]
         if not larger:
-            return f"{name}, the best on held-out images of {len(self.rows)} compared"
+            return f"{name}, {self._among_equals(chosen)}"
         best = max(larger, key=lambda row: row.errors_gained or 0.0)
         return (
             f"{name}: no larger family predicts held-out images better by more than {DECISIVE:g} standard errors "
             f"(best: {line_shape(best.family).title}, {_gained(best)})"
         )
+
+    def _among_equals(self, chosen: FamilyRow) -> str:
+        equals = sum(row.parameters == chosen.parameters for row in self.rows)
+        if equals > 1:
+            return f"the best on held-out images of {equals} compared"
+        return "the only family compared" if len(self.rows) == 1 else "the only family that the map determines"
 
     def summary(self) -> dict[str, Any]:
         """The table and the verdict as plain numbers and strings, ready for JSON."""
@@ -196,5 +212,5 @@ def compare_families(
 
 def _choice(rows: Sequence[FamilyRow], reference: str, smallest: int) -> str:
     """The family with the least loss among the larger ones that gain enough; the reference if there is none."""
-    better = [row for row in rows[smallest:] if (row.errors_gained or 0.0) > DECISIVE]
+    better = [row for row in rows[smallest:] if row.determined and (row.errors_gained or 0.0) > DECISIVE]
     return min(better, key=lambda row: row.held_out_loss).family if better else reference

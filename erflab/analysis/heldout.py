@@ -14,6 +14,8 @@ from erflab.analysis.jackknife import Estimate, GroupedMap, combine, delete_grou
 from erflab.analysis.samples import Samples, samples_of
 from erflab.errors import MeasurementError
 
+_ROUNDING = 1e-12  # relative error that is rounding
+
 LEAST_GROUPS = 4
 """Fewer groups leave the error of a gain unknown."""
 
@@ -74,8 +76,13 @@ def parameter_errors(fit: FalloffFit, replicates: Sequence[FalloffFit], grouped:
     found = combine(
         _numbers(fit), [_numbers(replicate) for replicate in replicates], grouped.images, periods={"theta": math.pi}
     )
-    # What is held fixed has no error.
-    return {name: e if e.standard_error else Estimate(e.value) for name, e in found.items()}
+    return {name: e if _varies(e) else Estimate(e.value) for name, e in found.items()}
+
+
+def _varies(estimate: Estimate) -> bool:
+    """Whether a parameter has an error: one that is held fixed, or ends at its bound in every fit, has none."""
+    error, value = estimate.standard_error, estimate.value
+    return error is not None and value is not None and error > _ROUNDING * abs(value)
 
 
 def _numbers(fit: FalloffFit) -> dict[str, float | None]:

@@ -46,3 +46,11 @@ def test_bins_that_hold_no_pixel_are_left_out() -> None:
     far = RADIUS + 3.0  # nothing in the first of the inner bins
     assert BINS == 6
     assert binned_chi_square(residuals(3), np.full(16, 4), far, 10.0) is not None
+
+
+def test_bins_in_which_all_groups_agree_are_left_out() -> None:
+    values = residuals(4)
+    values[:, RADIUS > 7] = 0.1  # the last bin begins at 8
+    within = binned_chi_square(values, np.full(16, 4), RADIUS, 8.0)
+    assert within is not None
+    assert binned_chi_square(values + (RADIUS > 8), np.full(16, 4), RADIUS, 8.0) == pytest.approx(within)

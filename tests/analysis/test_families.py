@@ -175,6 +175,22 @@ def test_a_larger_family_needs_a_gain_of_two_errors(gains, chosen):
     assert _comparison(gains).chosen == chosen
 
 
+def test_a_family_that_the_map_does_not_determine_is_not_chosen():
+    found = _comparison({"generalised_gaussian": (9.0, 1.0)})
+    undetermined = dataclasses.replace(found.rows[1].fit, flags=("no_covariance",))
+    rows = (found.rows[0], dataclasses.replace(found.rows[1], fit=undetermined))
+    assert families._choice(rows, "gaussian", 1) == "gaussian"
+    assert FamilyComparison(rows, "gaussian", "gaussian").verdict == "Gaussian, the only family that the map determines"
+    assert FamilyComparison(rows[:1], "gaussian", "gaussian").verdict == "Gaussian, the only family compared"
+
+
+def test_the_verdict_tells_of_flags():
+    flat = family_map("gaussian").copy(data=np.float64(family_map("exponential", floor=0.0).values > 0.5))
+    found = compare_families(noisy_groups(flat, seed=6), ["gaussian", "generalised_gaussian"])
+    assert found.verdict.startswith("generalised Gaussian, beta = 8.00, preferred over Gaussian: held-out gain ")
+    assert found.verdict.endswith(" standard errors; flagged near_bound")
+
+
 def test_too_few_groups_are_refused():
     grouped = noisy_groups(family_map("gaussian", half=8), seed=5, groups=3)
     with pytest.raises(MeasurementError, match=r"3 groups of scenes, too few to compare.*images of at least 4 scenes"):
