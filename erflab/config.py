@@ -20,6 +20,8 @@ BASELINES = ("mean", "zero", "blur", "image")
 OCCLUSION_UNITS = ("all", "unclipped", "one")
 GRID = "grid"
 FITS = ("crop", "reflect", "resize")
+FAMILIES = ("gaussian", "exponential", "generalised_gaussian", "moffat")
+"""As `analysis.lineshapes.LINE_SHAPES`, which would import more than a command line needs."""
 
 
 def option(default: Any, help: str) -> Any:
@@ -366,13 +368,21 @@ METHODS: dict[str, type[MethodConfig]] = {
 class FalloffConfig:
     """The model fitted to the falloff of each map."""
 
-    family: str = option("gaussian", "falloff family")
+    family: str = option(
+        "gaussian",
+        "gaussian, exponential, generalised_gaussian or moffat; auto: the one of families that held-out images support",
+    )
+    families: list[str] = option(list(FAMILIES), "falloff families that auto compares")
     elliptical: bool = option(True, "two axes and an angle, instead of one width")
     floor: bool = option(True, "a constant background beside the peak")
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _one_of("falloff.family", self.family, ("gaussian",))
+        _one_of("falloff.family", self.family, (*FAMILIES, "auto"))
+        for family in self.families:
+            _one_of("falloff.families", family, FAMILIES)
+        if not self.families:
+            raise ConfigError(f"falloff.families is empty; give some of {', '.join(FAMILIES)}.")
 
 
 @dataclass

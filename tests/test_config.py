@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from erflab import config as schema
+from erflab.analysis import LINE_SHAPES
 from erflab.compose import SCHEMAS, config_directory, explain, option_names, options, register, to_config
 from erflab.config import ErflabConfig
 from erflab.errors import ConfigError
@@ -133,6 +134,8 @@ def refusal(*overrides: str) -> str:
         (["images=dataset"], "images._target_ is missing"),
         (["model=custom"], "give exactly one of them"),
         (["model.std=[1.0,0.0,1.0]"], "every standard deviation must be positive"),
+        (["falloff.families=[gaussian,mofat]"], "falloff.families is 'mofat'.*Did you mean 'moffat'"),
+        (["falloff.families=[]"], "falloff.families is empty; give some of gaussian, exponential"),
         (["falloff.family=gausian"], "falloff.family is 'gausian'.*Did you mean 'gaussian'"),
     ],
 )
@@ -140,6 +143,11 @@ def test_mistakes_are_refused_in_words(overrides: list[str], message: str) -> No
     found = refusal(*overrides)
     assert re.search(message, found), found
     assert "\n" not in found
+
+
+def test_the_families_are_those_of_the_analysis() -> None:
+    assert tuple(LINE_SHAPES) == schema.FAMILIES
+    assert {f.stem for f in (config_directory() / "falloff").glob("*.yaml")} == {*schema.FAMILIES, "auto"}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
