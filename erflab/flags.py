@@ -21,6 +21,8 @@ FLAGS = {
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
     "tolerance_not_reached": "the images ran out before runtime.tolerance was reached; raise images.count",
     "stopped": "measured until SE(sigma) / sigma fell below runtime.tolerance; the interval is one after stopping",
+    "large_floor": "much of the sum is a constant floor, so large radii, areas and squares are the floor's; quote those named "
+    "_above_floor",
     "few_groups": "few independent scenes, so intervals are wide, or none for a single one; measure at least 8 scenes",
     "few_effective_images": "few images carry the sum (N_eff under 100), so intervals are optimistic; measure more images",
     "dominant_image": "one image carries much of the sum; compare equal_weight_sigma, and measure more images",

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from erflab.analysis.lineshapes import line_shape
 from erflab.analysis.sizes import Quantity
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
@@ -31,6 +32,8 @@ def run_and_save(config: ErflabConfig, directory: Path) -> Result:
     result.save(directory)  # first, so that a figure which cannot be drawn loses nothing that was measured
     if config.runtime.figures:
         result.plot(directory / "figures" / "erf")
+    for verdict in _verdicts(result):
+        log.info("%s", verdict)
     flags = _flags(result)
     for flag in flags:
         log.warning("%s", flag)
@@ -38,6 +41,8 @@ def run_and_save(config: ErflabConfig, directory: Path) -> Result:
     console = Console(soft_wrap=False)
     if config.runtime.progress:
         console.print(table(result) if len(result) == 1 else depth_table(result))
+        for verdict in _verdicts(result):
+            console.print(verdict, highlight=False)
         for flag in flags:
             console.print(f"[yellow]![/] {flag}", highlight=False)
     print(directory, flush=True)
@@ -57,6 +62,12 @@ def _flags(result: Result) -> list[str]:
         f"{flag} ({len(labels)} of {len(result)}: {', '.join(labels[:4])}{' ...' * (len(labels) > 4)})"
         for flag, labels in raised.items()
     ]
+
+
+def _verdicts(result: Result) -> list[str]:
+    """Which falloff family each map has, where that was asked."""
+    known = [(part.labels[0], method, part.known_sizes(method)) for part in result for method in result.methods]
+    return [f"{label}, {method}: {s.comparison.verdict}." for label, method, s in known if s and s.comparison]
 
 
 def depth_table(result: Result) -> Table:
@@ -127,6 +138,11 @@ def _box(result: Result, method: str) -> str:
     return "-" if box is None else f"y {box[0]}..{box[1]}, x {box[2]}..{box[3]}"
 
 
+def _family(result: Result, method: str) -> str:
+    sizes = result.known_sizes(method)
+    return line_shape(sizes.fit.family).title if sizes else "-"
+
+
 _ROWS = (
     ("TRF size (px)", _theory),
     ("TRF box (px)", _box),
@@ -138,7 +154,8 @@ _ROWS = (
     ("square holding 95.45 % (px)", _size("square_0.9545", interval=True)),
     ("area holding 95.45 % / TRF", _size("area_0.9545_over_trf", 3)),
     ("constant floor, share", _size("floor_share", 3)),
-    ("fit: Gaussian sigma (px)", _size("fit_sigma", interval=True)),
+    ("fit: family", _family),
+    ("fit: sigma (px)", _size("fit_sigma", interval=True)),
     ("fit: major axis sigma (px)", _size("fit_sigma_major")),
     ("fit: minor axis sigma (px)", _size("fit_sigma_minor")),
     ("fit: R^2", _size("fit_r_squared", 3)),

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+LARGE_FLOOR = 1 - 0.9545
+"""Share of the sum in a constant floor above which what holds 95.45 % of the sum is no property of the peak."""
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """Maps and numbers of one measurement: of one unit of one layer, or a part for each of several.
@@ -213,6 +217,9 @@ class Result:
                 flags.append(Flag("no_size", method, str(sizes)))
             else:
                 flags += [Flag("fit", method, code) for code in sizes.fit.flags]
+                floor = sizes.quantities["floor_share"].value
+                if floor is not None and floor > LARGE_FLOOR:
+                    flags.append(Flag("large_floor", method, f"{floor:.0%} of the sum"))
         return flags
 
     def summary(self) -> dict[str, Any]:

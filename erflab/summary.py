@@ -31,7 +31,10 @@ def summarise(result: Result) -> dict[str, Any]:
         flat[f"{method}.magnitude"] = result.magnitude(method)
         flat.update(_quantities(method, result.weights(method)))
         sizes = result.known_sizes(method)
-        flat.update(_quantities(method, sizes.quantities if sizes else {}))
+        if sizes is not None:
+            flat[f"{method}.fit_family"] = sizes.fit.family
+            flat[f"{method}.fit_verdict"] = sizes.comparison.verdict if sizes.comparison else None
+            flat.update(_quantities(method, sizes.quantities))
     for name, numbers in result.agreement().items():
         flat.update(_quantities(name, numbers))
     return flat

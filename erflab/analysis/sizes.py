@@ -10,8 +10,9 @@ import xarray as xr
 
 from erflab.analysis.background import above_floor, floor_share
 from erflab.analysis.falloff import FalloffFit, fit_samples
-from erflab.analysis.families import LARGEST
+from erflab.analysis.families import LARGEST, FamilyComparison, compare_families
 from erflab.analysis.jackknife import Estimate, GroupedMap, jackknife
+from erflab.analysis.lineshapes import LINE_SHAPES
 from erflab.analysis.metrics import (
     contribution_square,
     encircled_energy,
@@ -25,6 +26,11 @@ from erflab.analysis.moments import Moments, moments
 from erflab.analysis.profile import as_density
 from erflab.analysis.replknet import REPLKNET_SHARES, replknet_area_ratio
 from erflab.analysis.samples import samples_of
+from erflab.errors import MeasurementError
+
+AUTO = "auto"
+LEAST_FAMILY = "gaussian"
+"""What "auto" takes where families cannot be compared."""
 
 SHARES = (0.5, 0.9, 0.9545, 0.99)
 
@@ -70,11 +76,15 @@ class Quantity:
 
 @dataclass(frozen=True, eq=False)
 class Sizes:
-    """The sizes of one map. `moments` and `fit` are of all images; `quantities` have the errors."""
+    """The sizes of one map. `moments` and `fit` are of all images; `quantities` have the errors.
+
+    `comparison` tells which falloff family the images support; None where none was asked for, or groups are too few.
+    """
 
     moments: Moments
     fit: FalloffFit
     quantities: dict[str, Quantity]
+    comparison: FamilyComparison | None = None
 
 
 def measure_sizes(
@@ -86,6 +96,7 @@ def measure_sizes(
     input_size: tuple[int, int] | None = None,
     replknet: bool = False,
     family: str = "gaussian",
+    families: Sequence[str] = tuple(LINE_SHAPES),
     elliptical: bool = True,
     floor: bool = True,
 ) -> Sizes:
@@ -101,12 +112,17 @@ def measure_sizes(
         trf_size: its side per axis, for the ratios; None or inf gives a ratio of None.
         input_size: (H, W), for areas and squares over H W; None gives None.
         replknet: also the published area ratios of Ding et al. 2022, which depend on the map's scale.
-        family, elliptical, floor: see `fit_falloff`.
+        family: see `fit_falloff`; or "auto", the one of `families` that held-out groups support (`compare_families`).
+        families: what "auto" compares.
+        elliptical, floor: see `fit_falloff`.
 
     Raises:
         MeasurementError: the map has negative values, or is zero everywhere.
     """
     grouped = map if isinstance(map, GroupedMap) else GroupedMap.without_groups(map)
+    comparison = _compared(grouped, families, elliptical=elliptical, floor=floor) if family == AUTO else None
+    if family == AUTO:
+        family = comparison.chosen if comparison else LEAST_FAMILY
     samples = samples_of(grouped.mean, variance, LARGEST)
     fit = fit_samples(samples, family, elliptical=elliptical, floor=floor).against(grouped)
     side = mean_side(trf_size)
@@ -131,7 +147,17 @@ def measure_sizes(
     estimates = jackknife(numbers, grouped, corrected=CORRECTED, periods=dict.fromkeys(_ANGLES, math.pi))
     quantities = {name: _quantity(name, estimate) for name, estimate in estimates.items()}
     quantities["fit_binned_chi_square"] = Quantity(fit.binned_chi_square, "1")
-    return Sizes(moments(grouped.mean), fit, quantities)
+    return Sizes(moments(grouped.mean), fit, quantities, comparison)
+
+
+def _compared(
+    grouped: GroupedMap, families: Sequence[str], *, elliptical: bool, floor: bool
+) -> FamilyComparison | None:
+    """The comparison of families; None where the groups are too few, or leave a map out of which nothing can be fitted."""
+    try:
+        return compare_families(grouped, families, elliptical=elliptical, floor=floor)
+    except MeasurementError:
+        return None
 
 
 def _quantity(name: str, estimate: Estimate) -> Quantity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -17,7 +18,7 @@ import erflab
 from erflab.errors import TargetError, TheoryError
 from erflab.theory.layer_table import NO_GRID, LayerRow, LayerTable
 from erflab.theory.layers import theoretical_fields, with_predictions
-from erflab.theory.support import SUPPORT
+from erflab.theory.rules import RULES
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +138,7 @@ class Unruled(nn.Module):
 
 
 def test_a_set_without_a_rule_leaves_the_rest_of_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(SUPPORT, "aten.roll")
+    monkeypatch.setitem(RULES, "aten.roll", dataclasses.replace(RULES["aten.roll"], support=None))
     table = theoretical_fields(nn.Sequential(nn.Conv2d(3, 4, 3, dilation=2), Unruled()), (32, 32))
     assert table["0"].holes == pytest.approx(0.64)
     assert (table["1"].size, table["1"].holes) == ((5, 5), None)
