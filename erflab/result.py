@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
 
 from erflab.analysis.fields import against_theory, gradient_against_occlusion, predicted_against
 from erflab.analysis.jackknife import Estimate, GroupedMap
@@ -134,23 +135,24 @@ class Result:
 
     @cached_property
     def _analysed(self) -> dict[str, Sizes | MeasurementError]:
-        falloff = self.attribute("config")["falloff"]
+        # Products of a few columns: several BLAS threads take twice the time of one, and their sums depend on their number.
+        with threadpool_limits(limits=1, user_api="blas"):
+            return {method: self._analyse(method) for method in self.methods}
+
+    def _analyse(self, method: str) -> Sizes | MeasurementError:
         theory = self.attribute("theory")
-        found: dict[str, Sizes | MeasurementError] = {}
-        for method in self.methods:
-            try:
-                found[method] = measure_sizes(
-                    self.grouped(method),
-                    variance=self.variance(method),
-                    box=self.box,
-                    trf_size=[None if s is None else float(s) for s in theory["size"]],
-                    input_size=(theory["input_size"][0], theory["input_size"][1]),
-                    replknet=self.magnitude(method) == "replknet",
-                    **falloff,
-                )
-            except MeasurementError as error:
-                found[method] = error
-        return found
+        try:
+            return measure_sizes(
+                self.grouped(method),
+                variance=self.variance(method),
+                box=self.box,
+                trf_size=[None if s is None else float(s) for s in theory["size"]],
+                input_size=(theory["input_size"][0], theory["input_size"][1]),
+                replknet=self.magnitude(method) == "replknet",
+                **self.attribute("config")["falloff"],
+            )
+        except MeasurementError as error:
+            return error
 
     def magnitude(self, method: str) -> str:
         """What the values of a method's map are, such as "energy"; they are not interchangeable."""

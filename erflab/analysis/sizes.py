@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import xarray as xr
-from threadpoolctl import threadpool_limits
 
 from erflab.analysis.background import above_floor, floor_share
 from erflab.analysis.falloff import FalloffFit, fit_samples
@@ -88,8 +87,6 @@ class Sizes:
     comparison: FamilyComparison | None = None
 
 
-# Products of a few columns: several BLAS threads take twice the time of one, and their sums depend on how many there are.
-@threadpool_limits.wrap(limits=1, user_api="blas")
 def measure_sizes(
     map: GroupedMap | xr.DataArray,
     *,
