@@ -11,10 +11,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from erflab.analysis.scaling import Coefficient
 from erflab.compose import config_directory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +44,21 @@ def measured(experiment: str, reduced: Mapping[str, str] | None = None) -> dict[
 
 def number(directory: Path, name: str) -> float:
     """One number of a result's summary, such as "gradient.sigma", in the summary's unit."""
-    return float(json.loads((directory / "summary.json").read_text())[name]["value"])
+    (row,) = rows(directory)
+    return float(row[name]["value"])
+
+
+def rows(directory: Path) -> list[dict[str, Any]]:
+    """The summary of each layer or unit that a run measured."""
+    summary = json.loads((directory / "summary.json").read_text())
+    return summary if isinstance(summary, list) else [summary]
+
+
+def coefficient(row: Mapping[str, Any], name: str) -> Coefficient:
+    """One number of a summary with its error over images."""
+    found = row[name]
+    interval = found["interval"] and (found["interval"][0], found["interval"][1])
+    return Coefficient(found["value"], found["standard_error"], interval)
 
 
 def _directories(experiment: str, reduced: Mapping[str, str]) -> dict[tuple[str, ...], Path]:

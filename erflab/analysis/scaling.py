@@ -37,6 +37,10 @@ class Coefficient(Estimate):
         """Whether the 95 % interval holds `truth`; False without one."""
         return self.interval is not None and self.interval[0] <= truth <= self.interval[1]
 
+    def below(self, limit: float) -> bool:
+        """Whether the whole 95 % interval lies below `limit`; False without one."""
+        return self.interval is not None and self.interval[1] < limit
+
 
 @dataclass(frozen=True)
 class LinearLaw:
@@ -121,6 +125,31 @@ def replicate_means(
     groups = [y[x == place] for place in places]
     means = np.array([group.mean() for group in groups])
     return places, means, np.array([_reach(group) for group in groups])
+
+
+def mean_of(replicates: Sequence[float]) -> Coefficient:
+    """The mean over replicates (networks of several weight seeds, say) with its t interval; one replicate has none."""
+    values = np.asarray(replicates, np.float64)
+    if len(values) < 2:
+        return Coefficient(float(values[0]))
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    return _with_interval(mean, error, len(values) - 1)
+
+
+def quotient(above: Estimate, below: Estimate, freedom: int) -> Coefficient:
+    """Above / below of two independent numbers, by the delta method; `freedom`: the fewer of their degrees of freedom."""
+    if above.value is None or below.value is None:
+        raise MeasurementError("a quotient needs two numbers, and one of them is None.")
+    value = above.value / below.value
+    if above.standard_error is None or below.standard_error is None:
+        return Coefficient(value)
+    relative = math.hypot(above.standard_error / above.value, below.standard_error / below.value)
+    return _with_interval(value, abs(value) * relative, freedom)
+
+
+def _with_interval(value: float, error: float, freedom: int) -> Coefficient:
+    reach = _quantile(freedom) * error
+    return Coefficient(value, error, (value - reach, value + reach))
 
 
 def _reach(group: Float[np.ndarray, " replicates"]) -> float:

@@ -1,5 +1,7 @@
 """Growth laws against closed forms, the exact uniform stack, and other libraries' fits."""
 
+import math
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -8,7 +10,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from erflab.analysis import luo_size, moments
-from erflab.analysis.scaling import Coefficient, fit_linear, fit_power_law, replicate_means, uniform_variance
+from erflab.analysis.jackknife import Estimate
+from erflab.analysis.scaling import (
+    Coefficient,
+    fit_linear,
+    fit_power_law,
+    mean_of,
+    quotient,
+    replicate_means,
+    uniform_variance,
+)
 from erflab.errors import MeasurementError
 
 DEPTHS = np.arange(5, 41)
@@ -193,3 +204,22 @@ def test_replicate_means_have_t_intervals_of_their_own():
 )
 def test_a_coefficient_in_words(coefficient, words):
     assert str(coefficient) == words
+
+
+def test_the_mean_over_seeds_has_a_t_interval_and_one_seed_has_none():
+    found = mean_of([8.0, 8.1, 8.2, 8.3])
+    assert found.value == pytest.approx(8.15)
+    assert found.standard_error == pytest.approx(np.std([8.0, 8.1, 8.2, 8.3], ddof=1) / 2)
+    assert found.interval[1] - found.value == pytest.approx(3.18245 * found.standard_error, rel=1e-5)
+    assert mean_of([3.0]) == Coefficient(3.0)
+
+
+def test_a_quotient_has_the_error_of_the_delta_method():
+    found = quotient(Coefficient(4.0, 0.3), Coefficient(8.0, 0.4), freedom=5)
+    assert found.value == 0.5
+    assert found.standard_error == pytest.approx(0.5 * math.hypot(0.3 / 4, 0.4 / 8))
+    assert not found.below(0.5)
+    assert found.below(1)
+    assert quotient(Coefficient(4.0), Coefficient(8.0, 0.4), freedom=5) == Coefficient(0.5)
+    with pytest.raises(MeasurementError, match="a quotient needs two numbers"):
+        quotient(Estimate(None), Coefficient(1.0), freedom=1)

@@ -49,8 +49,8 @@ def test_the_whole_sweep_is_what_the_file_says(commands):
     from study import measured
 
     found = measured("trained_against_random")
-    assert found[("none", "blocks.3")] == Path("multirun/trained_against_random/none_blocks.3")
-    assert len(found) == 6
+    assert found[("none", "3")] == Path("multirun/trained_against_random/none_3")
+    assert len(found) == 8
 
 
 def test_a_table_is_written_and_shown(scripts):
