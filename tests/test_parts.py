@@ -224,3 +224,10 @@ def test_a_map_without_a_size_never_satisfies() -> None:
 def test_a_tolerance_is_a_share() -> None:
     with pytest.raises(ConfigError, match=r"runtime.tolerance is 2; give a share between 0 and 1, such as 0.01"):
         RuntimeConfig(tolerance=2)
+
+
+def test_heads_by_tokens_by_channels_are_no_grid_of_the_image() -> None:
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("vit_tiny_patch16_224", qk_norm=True, depth=2)
+    grids = {field.grid for field in target_fields(model, TargetConfig(layer="all"), (224, 224))}
+    assert grids == {(14, 14)}  # norms of queries and keys are [B, 3, 197, 64]

@@ -15,6 +15,12 @@ from erflab.theory.boxes import Boxes
 
 LONGEST_PERIOD = 64
 
+MOST_SKEWED = 0.6
+"""By how many octaves the steps of a grid's axes may differ, for a shape alone to be taken for a grid of the image."""
+
+TIE = 0.05
+"""Octaves by which the better reading of a shape must be better; channels come first in a tie."""
+
 
 def detect_layout(
     boxes: Boxes, input_size: tuple[int, ...], kind: str = "auto", grid: tuple[int, ...] | None = None
@@ -71,10 +77,14 @@ def _kind_by_shape(shape: tuple[int, ...], input_size: tuple[int, ...]) -> str |
     if len(shape) != len(input_size) + 2:
         return None
 
-    def proportional(grid: tuple[int, ...]) -> bool:
-        return len({round(math.log2(n / g), 1) for n, g in zip(input_size, grid, strict=True)}) == 1
+    def skew(grid: tuple[int, ...]) -> float:
+        steps = [math.log2(n / g) for n, g in zip(input_size, grid, strict=True)]
+        return max(steps) - min(steps)
 
-    return "nhwc" if proportional(shape[1:-1]) and not proportional(shape[2:]) else "nchw"
+    last, middle = skew(shape[1:-1]), skew(shape[2:])
+    if min(last, middle) > MOST_SKEWED:
+        return None  # heads, tokens and channels of an attention, say
+    return "nhwc" if last + TIE < middle else "nchw"
 
 
 @dataclass(frozen=True)
