@@ -55,7 +55,7 @@ def test_enough_scenes_and_images_are_not_flagged(result: Result) -> None:
 def test_an_image_that_outweighs_the_rest_is_flagged(result: Result) -> None:
     bright = result.dataset["gradient_totals"].copy()
     bright[3] = 10 * bright.sum()
-    loud = Result(result.dataset.assign(gradient_totals=bright))
+    loud = Result((result.dataset.assign(gradient_totals=bright),))
     assert codes(loud)["dominant_image"] == "91%"
     assert loud.weights()["largest_image_share"].value == pytest.approx(10 / 11, rel=0.05)
     assert loud.weights()["effective_images"].value < 1.5
