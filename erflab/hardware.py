@@ -1,4 +1,4 @@
-"""Where a measurement runs: device, threads, precision of matrix products."""
+"""Where a measurement runs: device and threads."""
 
 from __future__ import annotations
 
@@ -39,14 +39,3 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """TF32 off: it is often left on by accident and costs three digits."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from erflab.errors import TargetError, closest
@@ -107,8 +108,12 @@ class Trunk(nn.Module):
         return result
 
     def units(self, output: Any) -> Tensor:
-        """What the layer returned, as units [B, C, H', W'], the chosen channel only if one was chosen."""
+        """What the layer returned, as units [B, C, H', W'], the chosen channel only if one was chosen.
+
+        At least float32: what is computed from units, differences above all, is not rounded to half precision.
+        """
         units = self.layout.fold(_first_tensor(output, self.layer))
+        units = units.to(torch.promote_types(units.dtype, torch.float32))
         if self.channel is not None:
             if self.channel >= units.shape[1]:
                 raise TargetError(
