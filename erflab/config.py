@@ -32,9 +32,10 @@ def option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
-def _one_of(name: str, value: object, valid: tuple[str, ...]) -> None:
+def _one_of(name: str, value: object, valid: tuple[object, ...]) -> None:
     if value not in valid:
-        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(valid)}.{closest(str(value), valid)}")
+        words = [str(v) for v in valid]
+        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(words)}.{closest(str(value), words)}")
 
 
 def _at_least(name: str, value: object, least: int, *, or_word: str | None = None) -> None:
@@ -397,7 +398,13 @@ class RuntimeConfig:
         "shows that sigma moves by under 0.1 %, else fp32",
     )
     dtype: str = option("float32", "float32; or float64, as precision=float64")
-    batch_size: Any = option("auto", "images per batch, or auto")
+    batch_size: Any = option(
+        "auto", "images per batch, or auto; one that does not fit in memory is halved and repeated"
+    )
+    channels_last: Any = option(
+        "auto",
+        "true, false, or auto: channels-last memory where convolutions are faster in it and the outputs the same",
+    )
     tolerance: float | None = option(
         None, "stop once SE(sigma) / sigma is below this, looked at after 64, 128, 256, ... images; default: all images"
     )
@@ -418,6 +425,7 @@ class RuntimeConfig:
                 f"runtime.dtype is 'float64' and runtime.precision {self.precision!r}; set runtime.precision alone."
             )
         _at_least("runtime.batch_size", self.batch_size, 1, or_word="auto")
+        _one_of("runtime.channels_last", self.channels_last, ("auto", True, False))
         if self.threads is not None:
             _at_least("runtime.threads", self.threads, 1)
         for code in self.accept:

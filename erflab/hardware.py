@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from erflab.errors import ConfigError
 
@@ -27,6 +28,11 @@ def choose_device(name: str) -> torch.device:
     elif device.type != "cpu":
         raise ConfigError(f"runtime.device is {name!r}; give auto, cpu, cuda or cuda:N.")
     return device
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device, from pinned memory to a GPU, so that the host does not wait for it; on a CPU itself."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @contextlib.contextmanager

@@ -13,8 +13,11 @@ import erflab
 from erflab.accumulate import MapSums
 from erflab.attribution.base import Batch, pixel_frame
 from erflab.config import METHODS, OcclusionConfig, RuntimeConfig
-from erflab.errors import ConfigError, MeasurementError
+from erflab.errors import ConfigError, ImageError, MeasurementError
+from erflab.images import Image, TensorImages
+from erflab.loader import Loader
 from erflab.memory import Halving, is_out_of_memory
+from erflab.models import LoadedModel
 from erflab.precision import Audit, Precision, arithmetic, falls_back
 from erflab.result import Result
 
@@ -220,3 +223,62 @@ def test_adding_maps_never_waits_for_the_device() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(sums.totals) == 4
+
+
+def test_channels_last_memory_changes_no_number_and_the_users_weights_keep_their_order() -> None:
+    net = Forgetful(MemoryError())
+    for method in ("gradient", "occlusion"):
+        first, last = (measured(net, method, channels_last=c).map(method) for c in (False, True))
+        assert float(abs(last - first).max()) <= 1e-12 * float(first.max())
+    assert all(p.is_contiguous() for p in net.parameters())
+
+
+class Viewing(nn.Module):
+    """A network whose view is impossible in channels-last order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return y.view(len(y), -1).view(y.shape)
+
+
+def test_a_model_that_does_not_run_channels_last_runs_channels_first() -> None:
+    runtime = RuntimeConfig(progress=False, device="cpu")
+    torch.manual_seed(0)
+    net = Viewing()
+    found, expected = (
+        erflab.measure(net, images(), "(output)", runtime=dataclasses.replace(runtime, channels_last=c)).map()
+        for c in ("auto", False)
+    )
+    assert found.equals(expected)
+    with pytest.raises(
+        ConfigError, match=r"runtime.channels_last is true, but the model does not run so: view size is not"
+    ):
+        erflab.measure(net, images(), "(output)", runtime=dataclasses.replace(runtime, channels_last=True))
+    with pytest.raises(ConfigError, match=r"runtime.channels_last is 'yes'; choose one of auto, True, False"):
+        RuntimeConfig(channels_last="yes")
+
+
+def test_images_read_ahead_are_those_of_their_index() -> None:
+    asked: list[int] = []
+
+    class Source(TensorImages):
+        def _image(self, index: int) -> Image:
+            asked.append(index)
+            if index == 9:
+                raise ImageError("image 9 cannot be read")
+            return super()._image(index)
+
+    described = LoadedModel(nn.Identity(), "", None, "", "", None, None, None)
+    loader = Loader(Source(images()), described, CPU, torch.float32, 3, False)
+    batches = loader.batches("gradient")
+    for indices in ((0, 1, 2), (3, 4, 5), (6, 7, 8)):
+        batch = next(batches)
+        assert batch.indices == indices
+        assert torch.equal(batch.images, images()[list(indices)])
+    with pytest.raises(ImageError, match="image 9 cannot be read"):
+        next(batches)
+    assert asked[-1] == 9
