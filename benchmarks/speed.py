@@ -223,7 +223,9 @@ def openerf(settings: Settings) -> Iterator[Row]:
         turns = []
         for _ in range(settings.repeats):
             start = clock(settings.device)
-            theirs = compute_erf(model, folder, target_layer="layer4", device=settings.device, show_progress=False)
+            theirs = compute_erf(
+                model, image_dir=folder, target_layer="layer4", device=settings.device, show_progress=False
+            )
             turns.append(
                 (steadily(model, images, 3, settings, 4), ((clock(settings.device) - start) / 16, theirs.erf_map))
             )

@@ -405,6 +405,9 @@ class RuntimeConfig:
         "auto",
         "true, false, or auto: channels-last memory where convolutions are faster in it and the outputs the same",
     )
+    compile: bool = option(
+        False, "compile the model up to the target with torch.compile; where it cannot be cut there, a flag says so"
+    )
     tolerance: float | None = option(
         None, "stop once SE(sigma) / sigma is below this, looked at after 64, 128, 256, ... images; default: all images"
     )

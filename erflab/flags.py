@@ -18,6 +18,7 @@ FLAGS = {
     "underflow": "the map is close to the smallest number that there is; use runtime.precision=float64",
     "low_precision": "runtime.precision moves sigma by more than 0.1 % on the first batch; use fp32",
     "precision_fallback": "bf16 moves sigma by more than 0.1 % on the first batch, so auto measured in fp32",
+    "not_compiled": "runtime.compile was asked for, but the model was run as it is",
     "auto_size_fallback": "images.size=auto found no size that holds the whole field; images.fallback_size was taken",
     "untracked": "dependence on the input was lost (.item(), numpy); the theoretical field may be too small",
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",

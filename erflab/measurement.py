@@ -19,6 +19,7 @@ from erflab.attribution.methods import PIXEL_METHODS
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
 from erflab.attribution.plan import clipped_share, plan_occlusion
 from erflab.checks import all_flags, channel_sum_flag, refuse_flags
+from erflab.compiling import compile_trunk, refuse_uncompiled
 from erflab.config import (
     AttributionConfig,
     BaselineConfig,
@@ -140,6 +141,7 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
         module = loaded.module.to(device=device, dtype=dtype)
         targets = [aim_at(module, field, config.target, loader.size) for field in fields]
         loader = _in_order(module, targets, loader, config.runtime)
+        flags = [*flags, *_compiled(targets, loader, config)]
         maps: list[dict[str, Measured]] = [{} for _ in targets]
         for method, measured in _methods(targets, loader, config):
             for target_maps, found in zip(maps, measured, strict=True):
@@ -158,6 +160,16 @@ def _in_order(module: nn.Module, targets: list[Target], loader: Loader, runtime:
     trunks, one = [target.trunk for target in targets], loader.load([0]).images
     last = to_channels_last(module, trunks, one, required=runtime.channels_last is True)
     return dataclasses.replace(loader, channels_last=last)
+
+
+def _compiled(targets: list[Target], loader: Loader, config: ErflabConfig) -> Iterator[Flag]:
+    """Compile a single target's trunk if that was asked for; a flag if it could not be."""
+    if config.runtime.compile:
+        refuse_uncompiled(config.attribution.chosen)
+        several = "several targets share a forward pass" if len(targets) > 1 else None
+        reason = several or compile_trunk(targets[0].trunk, loader.load([0]).images)
+        if reason is not None:
+            yield Flag("not_compiled", None, reason)
 
 
 def _methods(targets: list[Target], loader: Loader, config: ErflabConfig) -> Iterator[tuple[str, list[Measured]]]:

@@ -100,7 +100,12 @@ class Trunk(nn.Module):
             raise TargetError(f"no layer {layer!r} in the model.{closest(layer, modules)}")
         self.model, self.layer, self.layout, self.channel = model, layer, layout, channel
         self.tap = nn.Identity()
-        self._call = call
+        self.call = call
+        self._other: Callable[[Tensor], Any] | None = None
+
+    def run_by(self, other: Callable[[Tensor], Any] | None) -> None:
+        """Let another function give the layer's output from the images, such as compiled code; None for the model itself."""
+        self._other = other
 
     def forward(self, images: Tensor) -> Tensor:
         """Run the model to the target and return its units, the chosen channel only if one was chosen."""
@@ -123,6 +128,8 @@ class Trunk(nn.Module):
         return units
 
     def _run(self, images: Tensor) -> Any:
+        if self._other is not None:
+            return self._other(images)
         if self.layer == OUTPUT:
             return self.model(images)
 
@@ -143,7 +150,7 @@ class Trunk(nn.Module):
 
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             seen[0] += 1
-            if seen[0] == self._call + 1:
+            if seen[0] == self.call + 1:
                 act(output)
 
         # Looked up, not kept: as a second child of the trunk it would get captum's hooks twice.
@@ -156,7 +163,7 @@ class Trunk(nn.Module):
 
     def not_reached(self) -> TargetError:
         """The error for a forward pass without the layer's call."""
-        return TargetError(f"call {self._call} of layer {self.layer!r} was not reached in the forward pass.")
+        return TargetError(f"call {self.call} of layer {self.layer!r} was not reached in the forward pass.")
 
 
 def read_together(
