@@ -19,49 +19,65 @@ class MapSums:
     Beside them the sums of the maps that are each divided by their own total, so that every image weighs the same: a bright
     one, or one that excites the unit, otherwise outweighs the rest. An image whose total is not positive has no such map.
 
-    Images are added one after another in index order, so the sums do not depend on how they were batched. The variance is
-    Welford's (Technometrics 4, 1962). Scenes go to groups in order of first appearance, round and round: all images of one
-    scene are in one group.
+    Images are added one after another in index order, so the sums do not depend on how they were batched. Deviations are
+    taken from the first image's map, so that a mean far from zero costs the variance no digits. Scenes go to groups in
+    order of first appearance, round and round: all images of one scene are in one group.
+
+    Adding never waits for the device; reading `totals` or `equal_counts` does.
     """
 
     shape: tuple[int, int]
     device: torch.device = torch.device("cpu")
     groups: int = GROUPS
-    count: int = 0
-    mean: Tensor = field(init=False)
-    squares: Tensor = field(init=False)  # sum of squared deviations from the mean
     group_sums: Tensor = field(init=False)
     group_counts: list[int] = field(init=False)
     equal_sums: Tensor = field(init=False)  # of the maps of sum 1
-    equal_counts: list[int] = field(init=False)
-    totals: list[float] = field(default_factory=list)  # one number an image: its share in the sum
+    _first: Tensor = field(init=False)
+    _deviations: Tensor = field(init=False)  # sum of squared deviations from the first map
+    _totals: list[Tensor] = field(default_factory=list)  # of each batch, on the device
     _scenes: dict[Hashable, int] = field(default_factory=dict)
+    _image_groups: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Allocate."""
-        self.mean = torch.zeros(self.shape, dtype=torch.float64, device=self.device)
-        self.squares = torch.zeros_like(self.mean)
         self.group_sums = torch.zeros((self.groups, *self.shape), dtype=torch.float64, device=self.device)
         self.group_counts = [0] * self.groups
         self.equal_sums = torch.zeros_like(self.group_sums)
-        self.equal_counts = [0] * self.groups
+        self._first, self._deviations = torch.zeros_like(self.group_sums[0]), torch.zeros_like(self.group_sums[0])
 
     def update(self, maps: Float[Tensor, "batch y x"], scenes: Sequence[Hashable]) -> None:
         """Add one map an image."""
         images = maps.to(torch.float64)
-        totals = images.sum((1, 2)).tolist()
-        for image, total, scene in zip(images, totals, scenes, strict=True):
+        if not self.count:
+            self._first.copy_(images[0])
+        totals = images.sum((1, 2))
+        divisors = torch.where(totals > 0, totals, torch.inf)
+        for image, divisor, scene in zip(images, divisors, scenes, strict=True):
             group = self._scenes.setdefault(scene, len(self._scenes)) % self.groups
-            self.count += 1
-            delta = image - self.mean
-            self.mean += delta / self.count
-            self.squares += delta * (image - self.mean)
+            deviation = image - self._first
+            self._deviations.addcmul_(deviation, deviation)
             self.group_sums[group] += image
+            self.equal_sums[group].addcdiv_(image, divisor)
             self.group_counts[group] += 1
-            if total > 0:
-                self.equal_sums[group] += image / total
-                self.equal_counts[group] += 1
-        self.totals += totals
+            self._image_groups.append(group)
+        self._totals.append(totals)
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self._image_groups)
+
+    @property
+    def totals(self) -> list[float]:
+        """One number an image: its share in the sum; not finite where its map is not."""
+        self._totals = [torch.cat(self._totals)] if self._totals else []
+        return [float(total) for batch in self._totals for total in batch.tolist()]
+
+    @property
+    def equal_counts(self) -> list[int]:
+        """Images of each group whose total is positive."""
+        positive = [group for group, total in zip(self._image_groups, self.totals, strict=True) if total > 0]
+        return [positive.count(group) for group in range(self.groups)]
 
     @property
     def total(self) -> Tensor:
@@ -69,9 +85,17 @@ class MapSums:
         return self.group_sums.sum(0)
 
     @property
+    def mean(self) -> Tensor:
+        """The mean over images, [y, x]; zero before the first."""
+        return self.total / max(self.count, 1)
+
+    @property
     def variance(self) -> Tensor:
         """Sample variance over images of each pixel, [y, x]; zero for fewer than two images."""
-        return self.squares / max(self.count - 1, 1)
+        if self.count < 2:
+            return torch.zeros_like(self._deviations)
+        offset = self.mean - self._first
+        return (self._deviations - self.count * offset.square()).clamp(min=0) / (self.count - 1)
 
     @property
     def scenes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -39,6 +40,8 @@ class Measured:
     flags: tuple[Flag, ...] = ()
     patch: int | None = None
     """Side of the occluding patch in px."""
+    computed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """How it was computed, as attributes of the map: its precision, what that changes, a batch that was halved."""
 
     @property
     def grouped(self) -> GroupedMap:
@@ -82,6 +85,7 @@ def as_dataset(
 def _variables(name: str, measured: Measured, dims: tuple[str, str]) -> dict[str, Any]:
     sums = measured.sums
     about = {"units": measured.unit, "magnitude": measured.magnitude, "images": sums.count, "scenes": sums.scenes}
+    about |= measured.computed
     if measured.patch is not None:
         about["patch"] = measured.patch
     found: dict[str, Any] = {

@@ -15,7 +15,10 @@ FLAGS = {
     "channel_sum": "the sum over channels vanishes behind a normalisation over channels, so this map is made of rounding "
     "errors; use attribution.gradient.magnitude=energy",
     "dead_images": "the unit is dead on part of the images: the map is that of the others; choose another unit",
-    "underflow": "the map is close to the smallest number that there is; use runtime.dtype=float64",
+    "underflow": "the map is close to the smallest number that there is; use runtime.precision=float64",
+    "low_precision": "runtime.precision moves sigma by more than 0.1 % on the first batch; use fp32",
+    "precision_fallback": "bf16 moves sigma by more than 0.1 % on the first batch, so auto measured in fp32",
+    "not_compiled": "runtime.compile was asked for, but the model was run as it is",
     "auto_size_fallback": "images.size=auto found no size that holds the whole field; images.fallback_size was taken",
     "untracked": "dependence on the input was lost (.item(), numpy); the theoretical field may be too small",
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",

@@ -1,4 +1,4 @@
-"""Where a measurement runs: device, threads, precision of matrix products."""
+"""Where a measurement runs: device and threads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from erflab.errors import ConfigError
 
@@ -29,6 +30,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device, from pinned memory to a GPU, so that the host does not wait for it; on a CPU itself."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """CPU threads inside the block; None leaves torch's choice."""
@@ -39,14 +45,3 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """TF32 off: it is often left on by accident and costs three digits."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -15,7 +17,8 @@ from tqdm import tqdm
 from erflab.attribution.base import Batch
 from erflab.convergence import look_counts
 from erflab.errors import ImageError
-from erflab.images import ImageSource
+from erflab.hardware import upload
+from erflab.images import Image, ImageSource
 from erflab.models import LoadedModel
 
 BASELINE_IMAGES = 256
@@ -30,8 +33,15 @@ class Loader:
     model: LoadedModel
     device: torch.device
     dtype: torch.dtype
-    batch_size: int | str  # "auto": about 2^20 px a batch on a CPU and 2^22 on a GPU, at most 64 images
+    batch_size: (
+        int | str
+    )  # "auto": about 2^20 px a batch on a CPU, at most 64 images, and 2^25 px on a GPU, at most 256
     progress: bool
+    channels_last: bool = False
+
+    @cached_property
+    def _reading(self) -> Lock:
+        return Lock()
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
@@ -49,27 +59,49 @@ class Loader:
         """Images per batch."""
         if isinstance(self.batch_size, int):
             return self.batch_size
-        budget = 2**22 if self.device.type == "cuda" else 2**20
-        return max(1, min(64, budget // math.prod(self.size)))
+        budget, most = (2**25, 256) if self.device.type == "cuda" else (2**20, 64)
+        return max(1, min(most, budget // math.prod(self.size)))
 
     def batches(self, what: str, at_once: int | None = None) -> Iterator[Batch]:
         """All images, `at_once` at a time, with a progress bar named for the method.
 
-        A batch ends where a look is due (`look_counts`), so that what is looked at does not depend on the batch size.
+        A batch ends where a look is due (`look_counts`), so that what is looked at does not depend on the batch size. While
+        one batch is measured a thread reads the next; an image follows from its index alone, so that changes no pixel.
         """
         total, at_once = len(self.images), at_once or self.at_once
-        with tqdm(total=total, desc=what, unit="image", disable=not self.progress) as bar:
-            for begin, end in pairwise([0, *look_counts(total)]):
-                for start in range(begin, end, at_once):
-                    batch = self.load(range(start, min(start + at_once, end)))
-                    yield batch
-                    bar.update(len(batch.indices))
+        with (
+            tqdm(total=total, desc=what, unit="image", disable=not self.progress) as bar,
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as reader,
+        ):
+            ranges = [
+                range(start, min(start + at_once, end))
+                for begin, end in pairwise([0, *look_counts(total)])
+                for start in range(begin, end, at_once)
+            ]
+            waiting = reader.submit(self._read, ranges[0])
+            for place, indices in enumerate(ranges):
+                found = waiting.result()
+                if place + 1 < len(ranges):
+                    waiting = reader.submit(self._read, ranges[place + 1])
+                yield self._batch(indices, found)
+                bar.update(len(indices))
 
     def load(self, indices: Sequence[int]) -> Batch:
         """The images with these indices."""
-        found = [self.images[i] for i in indices]
-        pixels = torch.stack([image.pixels for image in found]).to(device=self.device, dtype=self.dtype)
-        return Batch(self._normalise(pixels), tuple(indices), tuple(image.scene for image in found))
+        return self._batch(indices, self._read(indices))
+
+    def _read(self, indices: Sequence[int]) -> list[Image]:
+        with (
+            self._reading
+        ):  # sources keep what they read last, and another baseline's images may be asked for meanwhile
+            return [self.images[i] for i in indices]
+
+    def _batch(self, indices: Sequence[int], found: Sequence[Image]) -> Batch:
+        pixels = upload(torch.stack([image.pixels for image in found]), self.device).to(self.dtype)
+        images = self._normalise(pixels)
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return Batch(images, tuple(indices), tuple(image.scene for image in found))
 
     def next_images(self, batch: Batch) -> Tensor:
         """For each image of the batch the next one (the first after the last): the "image" baseline."""

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from erflab.accumulate import MapSums
 from erflab.aiming import Target, aim_at
+from erflab.attribution.base import Batch
 from erflab.attribution.gradient import shared_gradient_maps
 from erflab.attribution.methods import PIXEL_METHODS
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
 from erflab.attribution.plan import clipped_share, plan_occlusion
 from erflab.checks import all_flags, channel_sum_flag, refuse_flags
+from erflab.compiling import compile_trunk, refuse_uncompiled
 from erflab.config import (
     AttributionConfig,
     BaselineConfig,
@@ -33,12 +35,15 @@ from erflab.config import (
 from erflab.convergence import Convergence
 from erflab.dataset import Measured, as_dataset
 from erflab.flags import Flag
-from erflab.hardware import choose_device, full_precision, threads
+from erflab.hardware import choose_device, threads
 from erflab.images import ImageSource, TensorImages, open_images
 from erflab.loader import Loader
+from erflab.memory_format import channels_last_wanted, to_channels_last
 from erflab.models import LoadedModel, build_model, frozen
+from erflab.precision import arithmetic
 from erflab.provenance import circumstances
 from erflab.result import Result
+from erflab.streaming import stream
 from erflab.theory.selection import target_fields
 from erflab.theory.size import smallest_unclipped_size
 from erflab.weights import state_sha256
@@ -128,12 +133,15 @@ def _home(model: nn.Module) -> Iterator[None]:
 
 def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, flags: list[Flag]) -> Result:
     started = datetime.now(UTC)
-    device, dtype = choose_device(config.runtime.device), getattr(torch, config.runtime.dtype)
-    with threads(config.runtime.threads), full_precision():
+    device = choose_device(config.runtime.device)
+    dtype = torch.float64 if config.runtime.products == "float64" else torch.float32
+    with threads(config.runtime.threads), arithmetic("fp32", device):
         loader = Loader(images, loaded, device, dtype, config.runtime.batch_size, config.runtime.progress)
         fields = target_fields(loaded.module, config.target, loader.size, loader.shape[0])
         module = loaded.module.to(device=device, dtype=dtype)
         targets = [aim_at(module, field, config.target, loader.size) for field in fields]
+        loader = _in_order(module, targets, loader, config.runtime)
+        flags = [*flags, *_compiled(targets, loader, config)]
         maps: list[dict[str, Measured]] = [{} for _ in targets]
         for method, measured in _methods(targets, loader, config):
             for target_maps, found in zip(maps, measured, strict=True):
@@ -143,6 +151,25 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
         for t, found in zip(targets, maps, strict=True)
     ]
     return Result(tuple(parts), circumstances(started, device))
+
+
+def _in_order(module: nn.Module, targets: list[Target], loader: Loader, runtime: RuntimeConfig) -> Loader:
+    """The loader, giving images channels last if the model runs faster so; the model is then in that order too."""
+    if not channels_last_wanted(module, runtime, loader.device):
+        return loader
+    trunks, one = [target.trunk for target in targets], loader.load([0]).images
+    last = to_channels_last(module, trunks, one, required=runtime.channels_last is True)
+    return dataclasses.replace(loader, channels_last=last)
+
+
+def _compiled(targets: list[Target], loader: Loader, config: ErflabConfig) -> Iterator[Flag]:
+    """Compile a single target's trunk if that was asked for; a flag if it could not be."""
+    if config.runtime.compile:
+        refuse_uncompiled(config.attribution.chosen)
+        several = "several targets share a forward pass" if len(targets) > 1 else None
+        reason = several or compile_trunk(targets[0].trunk, loader.load([0]).images)
+        if reason is not None:
+            yield Flag("not_compiled", None, reason)
 
 
 def _methods(targets: list[Target], loader: Loader, config: ErflabConfig) -> Iterator[tuple[str, list[Measured]]]:
@@ -159,12 +186,12 @@ def _methods(targets: list[Target], loader: Loader, config: ErflabConfig) -> Ite
 def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
     method, measured = PIXEL_METHODS[name], _no_images_yet(name, target, loader, config, runtime)
     fill = _fill(config.baseline, config.blur, loader) if isinstance(config, BaselineConfig) else None
-    for batch in loader.batches(name):
+
+    def maps(batch: Batch) -> list[Tensor]:
         against = dataclasses.replace(batch, baseline=fill(batch) if fill else None)
-        measured.sums.update(method.maps(target.trunk, against, target.aim, config, runtime.seed), batch.scenes)
-        if _enough([measured]):
-            break
-    return measured
+        return [method.maps(target.trunk, against, target.aim, config, runtime.seed)]
+
+    return stream(name, [target], [measured], loader, maps, runtime)[0]
 
 
 def _shared_gradient(
@@ -173,13 +200,11 @@ def _shared_gradient(
     """The gradient of several targets from one forward pass an image."""
     found = [_no_images_yet("gradient", target, loader, config, runtime) for target in targets]
     trunks, aims = [target.trunk for target in targets], [target.aim for target in targets]
-    for batch in loader.batches("gradient"):
-        maps = shared_gradient_maps(trunks, batch, aims, config.magnitude, seed=runtime.seed, draws=config.draws)
-        for measured, new in zip(found, maps, strict=True):
-            measured.sums.update(new, batch.scenes)
-        if _enough(found):
-            break
-    return found
+
+    def maps(batch: Batch) -> list[Tensor]:
+        return shared_gradient_maps(trunks, batch, aims, config.magnitude, seed=runtime.seed, draws=config.draws)
+
+    return stream("gradient", targets, found, loader, maps, runtime)
 
 
 def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
@@ -210,19 +235,13 @@ def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime:
         flags,
         plan.patch,
     )
+
+    def maps(batch: Batch) -> list[Tensor]:
+        return [occlusion_maps(difference, plan, batch, fill(batch), config.per_evaluation)]
+
     # As many images at a time as make, with their occluders, one batch in memory.
-    for batch in loader.batches("occlusion", max(1, loader.at_once // config.per_evaluation)):
-        maps = occlusion_maps(difference, plan, batch, fill(batch), config.per_evaluation)
-        measured.sums.update(maps, batch.scenes)
-        if _enough([measured]):
-            break
-    return measured
-
-
-def _enough(measured: list[Measured]) -> bool:
-    """Whether to stop here: where a look is due, and every map is known well enough."""
-    satisfied = [m.convergence.look(m.grouped, m.sums.totals) for m in measured if m.convergence.due(m.sums.count)]
-    return bool(satisfied) and all(satisfied)
+    at_once = max(1, loader.at_once // config.per_evaluation)
+    return stream("occlusion", [target], [measured], loader, maps, runtime, at_once)[0]
 
 
 def _fill(baseline: str, blur: int, loader: Loader) -> Fill:

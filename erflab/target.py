@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from erflab.errors import TargetError, closest
@@ -99,7 +100,12 @@ class Trunk(nn.Module):
             raise TargetError(f"no layer {layer!r} in the model.{closest(layer, modules)}")
         self.model, self.layer, self.layout, self.channel = model, layer, layout, channel
         self.tap = nn.Identity()
-        self._call = call
+        self.call = call
+        self._other: Callable[[Tensor], Any] | None = None
+
+    def run_by(self, other: Callable[[Tensor], Any] | None) -> None:
+        """Let another function give the layer's output from the images, such as compiled code; None for the model itself."""
+        self._other = other
 
     def forward(self, images: Tensor) -> Tensor:
         """Run the model to the target and return its units, the chosen channel only if one was chosen."""
@@ -107,8 +113,12 @@ class Trunk(nn.Module):
         return result
 
     def units(self, output: Any) -> Tensor:
-        """What the layer returned, as units [B, C, H', W'], the chosen channel only if one was chosen."""
+        """What the layer returned, as units [B, C, H', W'], the chosen channel only if one was chosen.
+
+        At least float32: what is computed from units, differences above all, is not rounded to half precision.
+        """
         units = self.layout.fold(_first_tensor(output, self.layer))
+        units = units.to(torch.promote_types(units.dtype, torch.float32))
         if self.channel is not None:
             if self.channel >= units.shape[1]:
                 raise TargetError(
@@ -118,6 +128,8 @@ class Trunk(nn.Module):
         return units
 
     def _run(self, images: Tensor) -> Any:
+        if self._other is not None:
+            return self._other(images)
         if self.layer == OUTPUT:
             return self.model(images)
 
@@ -138,7 +150,7 @@ class Trunk(nn.Module):
 
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             seen[0] += 1
-            if seen[0] == self._call + 1:
+            if seen[0] == self.call + 1:
                 act(output)
 
         # Looked up, not kept: as a second child of the trunk it would get captum's hooks twice.
@@ -151,7 +163,7 @@ class Trunk(nn.Module):
 
     def not_reached(self) -> TargetError:
         """The error for a forward pass without the layer's call."""
-        return TargetError(f"call {self._call} of layer {self.layer!r} was not reached in the forward pass.")
+        return TargetError(f"call {self.call} of layer {self.layer!r} was not reached in the forward pass.")
 
 
 def read_together(

@@ -34,8 +34,9 @@ def test_batching_changes_no_bit() -> None:
     for batch in (1, 3, 16):
         other = filled(maps, scenes, batch)
         assert torch.equal(first.mean, other.mean)
-        assert torch.equal(first.squares, other.squares)
+        assert torch.equal(first.variance, other.variance)
         assert torch.equal(first.group_sums, other.group_sums)
+        assert torch.equal(first.equal_sums, other.equal_sums)
         assert first.totals == other.totals
 
 

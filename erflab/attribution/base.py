@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -27,6 +28,21 @@ class Batch:
     def reference(self) -> Float[Tensor, "batch k y x"]:
         """The baseline, with None resolved."""
         return torch.zeros_like(self.images) if self.baseline is None else self.baseline
+
+    def split(self, at_once: int) -> list[Batch]:
+        """The batch in parts of at most so many images."""
+        if at_once >= len(self.indices):
+            return [self]
+        slices = [slice(start, start + at_once) for start in range(0, len(self.indices), at_once)]
+        return [
+            Batch(
+                self.images[part],
+                self.indices[part],
+                self.scenes[part],
+                None if self.baseline is None else self.baseline[part],
+            )
+            for part in slices
+        ]
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,7 @@ class Aim:
 
     def read(self, outputs: Float[Tensor, "batch c rows columns"]) -> Float[Tensor, "batch c units"]:
         """The outputs of the units, copied: a later layer may overwrite its input in place."""
-        rows, columns = (list(index) for index in zip(*self.units, strict=True))
+        rows, columns = _on_device(self.units, outputs.device)
         return outputs[:, :, rows, columns]
 
     def gather(self, maps: Float[Tensor, "batch y x"]) -> Float[Tensor, "batch v u"]:
@@ -75,3 +91,9 @@ class Aim:
         if not self.windows:
             return maps
         return torch.stack([maps[:, y0 : y1 + 1, x0 : x1 + 1] for y0, y1, x0, x1 in self.windows]).mean(0)
+
+
+@lru_cache(maxsize=16)
+def _on_device(units: tuple[tuple[int, ...], ...], device: torch.device) -> tuple[Tensor, ...]:
+    """Rows and columns of units, kept: lists as indices would be copied, and waited for, with every batch."""
+    return tuple(torch.tensor(index, device=device) for index in zip(*units, strict=True))

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from erflab.attribution.base import Aim, Batch
 from erflab.attribution.signs import random_signs
-from erflab.errors import MeasurementError
 from erflab.target import Trunk, read_together
 
 Selector = Callable[[Tensor], Tensor]
@@ -91,15 +90,10 @@ def gradient_maps(
     attribute: Attribution = input_gradient,
     seeds: Seeds = random_signs,
 ) -> Float[Tensor, "batch v u"]:
-    """One map an image of the chosen magnitude, of the gradient or what stands for it, through captum.
-
-    Raises MeasurementError naming the image if a gradient is not finite.
-    """
+    """One map an image of the chosen magnitude, of the gradient or what stands for it, through captum."""
     row = MAGNITUDES[magnitude]
     signs = _signs(batch, seed, draws if row.random else 1, seeds)
-    maps = torch.stack([one_draw(trunk, batch.images, aim, row, draw, attribute) for draw in signs]).mean(0)
-    refuse_non_finite(maps, batch, trunk.layer)
-    return maps
+    return torch.stack([one_draw(trunk, batch.images, aim, row, draw, attribute) for draw in signs]).mean(0)
 
 
 def shared_gradient_maps(
@@ -114,11 +108,10 @@ def shared_gradient_maps(
     inputs = batch.images.detach().requires_grad_(True)
     outputs = read_together(trunks, inputs, [aim.read for aim in aims])
     maps = []
-    for trunk, aim, y in zip(trunks, aims, outputs, strict=True):
+    for aim, y in zip(aims, outputs, strict=True):
         scalars = [row.select(y, draw(y.shape[1]).to(y)).sum() for draw in signs]
         gradients = [torch.autograd.grad(scalar, inputs, retain_graph=True)[0] for scalar in scalars]
         maps.append(aim.gather(torch.stack([row.reduce(gradient.double()) for gradient in gradients]).mean(0)))
-        refuse_non_finite(maps[-1], batch, trunk.layer)
     return maps
 
 
@@ -127,14 +120,3 @@ def _signs(batch: Batch, seed: int, draws: int, seeds: Seeds = random_signs) -> 
         return lambda channels: seeds(seed, batch.indices, channels, draw, batch.images.device)
 
     return [of_draw(draw) for draw in range(draws)]
-
-
-def refuse_non_finite(maps: Float[Tensor, "batch y x"], batch: Batch, layer: str) -> None:
-    """Raise MeasurementError naming the images whose map is not finite."""
-    bad = ~torch.isfinite(maps).all(dim=2).all(dim=1)
-    if bool(bad.any()):
-        which = [i for i, b in zip(batch.indices, bad.tolist(), strict=True) if b]
-        raise MeasurementError(
-            f"the gradient of layer {layer!r} is not finite for image(s) {which[:8]}; check the weights and the "
-            "normalisation, or try runtime.dtype=float64."
-        )

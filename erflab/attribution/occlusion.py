@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from erflab.attribution.base import Batch, Frame
-from erflab.errors import MeasurementError
 from erflab.target import Trunk
 
 
@@ -77,7 +76,7 @@ class OcclusionPlan:
 class OccludedDifference:
     """The forward function that captum ablates: switches -> sum_c (y_c - y_c,clean)^2 of every read unit.
 
-    A switch of 0 replaces its patch by the fill. With all switches on the images are the clean ones and nothing is run.
+    A switch of 0 replaces its patch by the fill. Indices are made once and kept on the device, so that no pass waits.
     """
 
     def __init__(self, trunk: Trunk, plan: OcclusionPlan, input_size: tuple[int, int], device: torch.device) -> None:
@@ -87,6 +86,10 @@ class OccludedDifference:
         y0, y1, x0, x1 = torch.tensor(plan.occluders, device=device).T[..., None]
         y, x = (torch.arange(n, device=device) for n in input_size)
         self.inside_y, self.inside_x = (y >= y0) & (y < y1), (x >= x0) & (x < x1)  # [patches, H], [patches, W]
+        bins, counts = plan.bins().flatten(), plan.counts()
+        self.pairs = (bins >= 0).nonzero().flatten().to(device)  # the (unit, patch) pairs that are read
+        self.bins = bins.to(device)[self.pairs]
+        self.counts = counts.to(device).clamp(min=1)
 
     def units(self, images: Tensor) -> Float[Tensor, "batch c units"]:
         """The outputs of the read units."""
@@ -95,10 +98,7 @@ class OccludedDifference:
 
     def __call__(self, switches: Tensor, images: Tensor, clean: Tensor, fill: Tensor) -> Float[Tensor, "batch units"]:
         """Squared change of each unit's output, summed over channels."""
-        off = switches == 0
-        if not bool(off.any()):
-            return torch.zeros((len(images), clean.shape[2]), dtype=clean.dtype, device=clean.device)
-        patch = off.to(torch.int8).argmax(1)  # captum switches one patch off at a time
+        patch = (switches == 0).to(torch.int8).argmax(1)  # captum switches one patch off at a time
         occluded = self.inside_y[patch][:, None, :, None] & self.inside_x[patch][:, None, None, :]
         return (self.units(torch.where(occluded, fill, images)) - clean).square().sum(1)
 
@@ -110,7 +110,13 @@ def unit_effects(
     with torch.no_grad():
         clean = difference.units(images)
         switches = torch.ones((len(images), patches), dtype=images.dtype, device=images.device)
-        effect: Tensor = FeatureAblation(difference).attribute(
+        all_on = clean.new_zeros((len(images), clean.shape[2]))
+
+        def change(given: Tensor, *arguments: Tensor) -> Tensor:
+            # captum first asks for the clean images themselves, which have been run.
+            return all_on if given is switches else difference(given, *arguments)
+
+        effect: Tensor = FeatureAblation(change).attribute(
             switches,
             baselines=0,
             additional_forward_args=(images, clean, fill),
@@ -124,26 +130,11 @@ def unit_effects(
 def occlusion_maps(
     difference: OccludedDifference, plan: OcclusionPlan, batch: Batch, fill: Tensor, per_evaluation: int = 1
 ) -> Float[Tensor, "batch y x"]:
-    """One map an image: at each offset the mean over its (unit, patch) readings, in float64.
-
-    Raises MeasurementError naming the image if a reading is not finite.
-    """
-    bins = plan.bins().to(batch.images.device).flatten()
-    effects = (
-        unit_effects(difference, batch.images, fill, len(plan.occluders), per_evaluation).flatten(1).to(torch.float64)
-    )
-    bad = ~torch.isfinite(effects).all(1)
-    if bool(bad.any()):
-        which = [i for i, b in zip(batch.indices, bad.tolist(), strict=True) if b]
-        raise MeasurementError(
-            f"the output of layer {difference.trunk.layer!r} is not finite for image(s) {which[:8]}; check the weights and "
-            "the normalisation, or try runtime.dtype=float64."
-        )
-    kept = bins >= 0
-    sums = torch.zeros((len(effects), math.prod(plan.frame.shape)), dtype=torch.float64, device=effects.device)
-    sums.index_add_(1, bins[kept], effects[:, kept])
-    counts = plan.counts().to(effects.device).clamp(min=1)
-    return sums.reshape(-1, *plan.frame.shape) / counts
+    """One map an image: at each offset the mean over its (unit, patch) readings, in float64."""
+    effects = unit_effects(difference, batch.images, fill, len(plan.occluders), per_evaluation).flatten(1)
+    sums = torch.zeros((len(effects), difference.counts.numel()), dtype=torch.float64, device=effects.device)
+    sums.index_add_(1, difference.bins, effects[:, difference.pairs].double())
+    return sums.reshape(-1, *plan.frame.shape) / difference.counts
 
 
 Fill = Callable[[Batch], Tensor]

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from erflab.hardware import upload
+
 _MASK = 0xFFFFFFFF
 
 
@@ -34,7 +36,7 @@ def random_channels(
 
 def _keyed(seed: int, indices: Sequence[int], draw: int, device: torch.device | str) -> Tensor:
     """The hash's state for each image, [B, 1]."""
-    image = torch.tensor(list(indices), dtype=torch.int64, device=device)[:, None]
+    image = upload(torch.tensor(list(indices), dtype=torch.int64), torch.device(device))[:, None]
     state = torch.full_like(image, seed & _MASK)
     for key in (
         torch.full_like(image, seed >> 32 & _MASK),

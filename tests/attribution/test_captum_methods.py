@@ -350,15 +350,6 @@ def test_captum_and_the_model_are_left_as_they_were(images: Tensor, baseline: Te
     assert not images.requires_grad
 
 
-def test_a_non_finite_attribution_names_layer_and_image(images: Tensor, baseline: Tensor) -> None:
-    images[1, 0, 0, 0] = float("nan")
-    for name in ("input_x_gradient", "integrated_gradients", "deeplift"):
-        with pytest.raises(MeasurementError, match=r"not finite for image\(s\) \[1\]"):
-            PIXEL_METHODS[name].maps(
-                trunk_of(relu_net()), batch_of(images, baseline), Aim(((0, 0),)), METHODS[name](), 0
-            )
-
-
 def test_the_table_holds_every_method_but_occlusion_with_its_unit() -> None:
     assert {*PIXEL_METHODS, "occlusion"} == set(METHODS)
     assert PIXEL_METHODS["deeplift"].map_unit("energy") == "output^2"

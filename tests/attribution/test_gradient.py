@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from erflab.analysis import moments
 from erflab.attribution.base import Aim, Batch, pixel_frame
 from erflab.attribution.gradient import MAGNITUDES, gradient_maps, input_gradient, one_draw, shared_gradient_maps
-from erflab.errors import MeasurementError
 from erflab.target import OUTPUT, Layout, Trunk
 
 SIZE, GRID, UNIT = 16, (4, 4), (2, 1)
@@ -144,12 +143,6 @@ def test_the_energy_of_uniform_stacks_is_the_squared_kernel(layers: int) -> None
     expected = math.sqrt((offset**2 * line**2).sum() / (line**2).sum())
     assert stack_sigma(layers, 3, "energy") == pytest.approx(expected, rel=1e-6)
     assert expected == pytest.approx({5: 1.343, 10: 1.861, 20: 2.607, 40: 3.669}[layers], abs=6e-4)
-
-
-def test_a_non_finite_gradient_names_layer_and_image(images: Tensor) -> None:
-    images[1, 0, 0, 0] = math.nan
-    with pytest.raises(MeasurementError, match=r"layer '\(output\)' is not finite for image\(s\) \[1\]"):
-        gradient_maps(trunk_of(small_net()), batch_of(images), Aim(((0, 0),)), "energy")
 
 
 @pytest.mark.parametrize("magnitude", list(MAGNITUDES))
