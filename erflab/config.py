@@ -19,6 +19,7 @@ LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
 BASELINES = ("mean", "zero", "blur", "image")
 OCCLUSION_UNITS = ("all", "unclipped", "one")
 GRID = "grid"
+CROPS = ("auto", "off")
 FITS = ("crop", "reflect", "resize")
 FAMILIES = ("gaussian", "exponential", "generalised_gaussian", "moffat")
 """As `analysis.lineshapes.LINE_SHAPES`, which would import more than a command line needs."""
@@ -392,6 +393,9 @@ class RuntimeConfig:
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     dtype: str = option("float32", "float32 or float64")
     batch_size: Any = option("auto", "images per batch, or auto")
+    crop: str = option(
+        "auto", "auto: compute only the part of each image that the unit sees, where that is exact and pays; off"
+    )
     tolerance: float | None = option(
         None, "stop once SE(sigma) / sigma is below this, looked at after 64, 128, 256, ... images; default: all images"
     )
@@ -407,6 +411,7 @@ class RuntimeConfig:
         """Check ranges."""
         _one_of("runtime.dtype", self.dtype, ("float32", "float64"))
         _at_least("runtime.batch_size", self.batch_size, 1, or_word="auto")
+        _one_of("runtime.crop", self.crop, CROPS)
         if self.threads is not None:
             _at_least("runtime.threads", self.threads, 1)
         for code in self.accept:

@@ -17,6 +17,8 @@ FLAGS = {
     "dead_images": "the unit is dead on part of the images: the map is that of the others; choose another unit",
     "underflow": "the map is close to the smallest number that there is; use runtime.dtype=float64",
     "auto_size_fallback": "images.size=auto found no size that holds the whole field; images.fallback_size was taken",
+    "crop_differs": "computed on a part of the first image, the map is another one than on the whole; whole images were "
+    "computed, so the result stands; report the model, or set runtime.crop=off",
     "untracked": "dependence on the input was lost (.item(), numpy); the theoretical field may be too small",
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
     "tolerance_not_reached": "the images ran out before runtime.tolerance was reached; raise images.count",

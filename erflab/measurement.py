@@ -31,6 +31,7 @@ from erflab.config import (
     TargetConfig,
 )
 from erflab.convergence import Convergence
+from erflab.cropping import choose_crop
 from erflab.dataset import Measured, as_dataset
 from erflab.flags import Flag
 from erflab.hardware import choose_device, full_precision, threads
@@ -39,6 +40,7 @@ from erflab.loader import Loader
 from erflab.models import LoadedModel, build_model, frozen
 from erflab.provenance import circumstances
 from erflab.result import Result
+from erflab.theory.crop import Crop
 from erflab.theory.selection import target_fields
 from erflab.theory.size import smallest_unclipped_size
 from erflab.weights import state_sha256
@@ -132,28 +134,43 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
     with threads(config.runtime.threads), full_precision():
         loader = Loader(images, loaded, device, dtype, config.runtime.batch_size, config.runtime.progress)
         fields = target_fields(loaded.module, config.target, loader.size, loader.shape[0])
+        targets = [aim_at(loaded.module, field, config.target, loader.size) for field in fields]
+        cropping = choose_crop(loaded.module, targets, loader, config.runtime)
         module = loaded.module.to(device=device, dtype=dtype)
-        targets = [aim_at(module, field, config.target, loader.size) for field in fields]
+        cropping = cropping.checked(targets, loader)
         maps: list[dict[str, Measured]] = [{} for _ in targets]
-        for method, measured in _methods(targets, loader, config):
+        for method, measured in _methods(targets, cropping.crop, loader, config):
             for target_maps, found in zip(maps, measured, strict=True):
                 target_maps[method] = found
     parts = [
-        as_dataset(found, t.field, t.aim, loaded, images, config, [*flags, *all_flags(module, t.field, found)])
+        as_dataset(
+            found,
+            t.field,
+            t.aim,
+            loaded,
+            images,
+            config,
+            [*flags, *cropping.flags, *all_flags(module, t.field, found)],
+            cropping.record(),
+        )
         for t, found in zip(targets, maps, strict=True)
     ]
     return Result(tuple(parts), circumstances(started, device))
 
 
-def _methods(targets: list[Target], loader: Loader, config: ErflabConfig) -> Iterator[tuple[str, list[Measured]]]:
+def _methods(
+    targets: list[Target], crop: Crop | None, loader: Loader, config: ErflabConfig
+) -> Iterator[tuple[str, list[Measured]]]:
     """Each method that was chosen, with what it measured of every target."""
+    cropped = [target.cropped(crop) for target in targets]
     for name, options in config.attribution.chosen.items():
         if name == "gradient" and len(targets) > 1:
-            yield name, _shared_gradient(targets, loader, options, config.runtime)
+            yield name, _shared_gradient(cropped, loader, options, config.runtime)
         elif name in PIXEL_METHODS:
-            yield name, [_by_pixel(name, target, loader, options, config.runtime) for target in targets]
+            yield name, [_by_pixel(name, target, loader, options, config.runtime) for target in cropped]
         else:
-            yield name, [_occlusion(target, loader, options, config.runtime) for target in targets]
+            seen = cropped if options.units == "one" else targets  # others read units all over the image
+            yield name, [_occlusion(target, loader, options, config.runtime) for target in seen]
 
 
 def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
@@ -161,7 +178,9 @@ def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: R
     fill = _fill(config.baseline, config.blur, loader) if isinstance(config, BaselineConfig) else None
     for batch in loader.batches(name):
         against = dataclasses.replace(batch, baseline=fill(batch) if fill else None)
-        measured.sums.update(method.maps(target.trunk, against, target.aim, config, runtime.seed), batch.scenes)
+        measured.sums.update(
+            method.maps(target.trunk, against.cut(target.crop), target.aim, config, runtime.seed), batch.scenes
+        )
         if _enough([measured]):
             break
     return measured
@@ -174,7 +193,8 @@ def _shared_gradient(
     found = [_no_images_yet("gradient", target, loader, config, runtime) for target in targets]
     trunks, aims = [target.trunk for target in targets], [target.aim for target in targets]
     for batch in loader.batches("gradient"):
-        maps = shared_gradient_maps(trunks, batch, aims, config.magnitude, seed=runtime.seed, draws=config.draws)
+        cut = batch.cut(targets[0].crop)
+        maps = shared_gradient_maps(trunks, cut, aims, config.magnitude, seed=runtime.seed, draws=config.draws)
         for measured, new in zip(found, maps, strict=True):
             measured.sums.update(new, batch.scenes)
         if _enough(found):
@@ -183,7 +203,7 @@ def _shared_gradient(
 
 
 def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
-    few = loader.load(range(min(4, len(loader.images)))).images
+    few = loader.load(range(min(4, len(loader.images)))).cut(target.crop).images
     return Measured(
         target.frame,
         MapSums(target.frame.shape, loader.device),
@@ -196,7 +216,7 @@ def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runti
 
 def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime: RuntimeConfig) -> Measured:
     plan = plan_occlusion(config, target.field)
-    difference = OccludedDifference(target.trunk, plan, loader.size, loader.device)
+    difference = OccludedDifference(target.trunk, target.placed(plan), target.computed_size, loader.device)
     fill = _fill(config.baseline, plan.patch, loader)
     share = clipped_share(plan, target.field)
     flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
@@ -212,7 +232,8 @@ def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime:
     )
     # As many images at a time as make, with their occluders, one batch in memory.
     for batch in loader.batches("occlusion", max(1, loader.at_once // config.per_evaluation)):
-        maps = occlusion_maps(difference, plan, batch, fill(batch), config.per_evaluation)
+        against = dataclasses.replace(batch, baseline=fill(batch)).cut(target.crop)
+        maps = occlusion_maps(difference, plan, against, against.reference, config.per_evaluation)
         measured.sums.update(maps, batch.scenes)
         if _enough([measured]):
             break

@@ -101,6 +101,10 @@ class Trunk(nn.Module):
         self.tap = nn.Identity()
         self._call = call
 
+    def with_layout(self, layout: Layout) -> Trunk:
+        """The same trunk for images of another size."""
+        return Trunk(self.model, self.layer, self._call, layout, self.channel)
+
     def forward(self, images: Tensor) -> Tensor:
         """Run the model to the target and return its units, the chosen channel only if one was chosen."""
         result: Tensor = self.tap(self.units(self._run(images)))
