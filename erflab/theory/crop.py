@@ -113,9 +113,11 @@ def _aligned(targets: Sequence[tuple[TheoreticalField, Units]]) -> Crop:
     boxes = [b for field, units in targets for unit in units for b in (field.box(unit), field.clipped_box(unit)) if b]
     if not boxes:
         raise TheoryError(f"the units of layer {fields[0].layer!r} see nothing")
+    layers = {(field.layer, field.call): field for field in fields}.values()
+    strides = [field.total_stride for field in layers]
     origin, size = [], []
     for axis, length in enumerate(fields[0].input_size):
-        step = math.lcm(*(field.total_stride[axis] for field in fields))
+        step = math.lcm(*(stride[axis] for stride in strides))
         start = max(0, int(min(b[2 * axis] for b in boxes))) // step * step
         stop = min(length, int(max(b[2 * axis + 1] for b in boxes)) + 1)
         origin.append(start)
