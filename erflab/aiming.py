@@ -7,25 +7,50 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from erflab.attribution.base import Aim, Frame, pixel_frame, window_frame
+from erflab.attribution.occlusion import OcclusionPlan
 from erflab.config import GRID, TargetConfig
 from erflab.target import Trunk
+from erflab.theory.crop import Crop
 from erflab.theory.field import TheoreticalField
 from erflab.theory.separate import separate_units
 
 
 @dataclass(frozen=True)
 class Target:
-    """One unit of one layer, or a grid of units that are read at once, and where their maps lie."""
+    """One unit of one layer, or a grid of units that are read at once, and where their maps lie.
+
+    crop: the part of each image that trunk and aim are for; None for the whole of it. The frame is the same in either case.
+    """
 
     field: TheoreticalField
     trunk: Trunk
     aim: Aim
     frame: Frame
+    crop: Crop | None = None
 
     @property
     def label(self) -> str:
         """The layer and the unit."""
         return f"{self.field.layer} {list(self.field.unit)}"
+
+    @property
+    def computed_size(self) -> tuple[int, ...]:
+        """Height and width in px of what is computed of each image."""
+        return self.field.input_size if self.crop is None else self.crop.size
+
+    def cropped(self, crop: Crop | None) -> Target:
+        """The same target, computed on a part of each image."""
+        if crop is None:
+            return self
+        trunk = self.trunk.with_layout(crop.layout(self.field))
+        return replace(self, trunk=trunk, aim=self.aim.within(crop, crop.units(self.field, self.aim.units)), crop=crop)
+
+    def placed(self, plan: OcclusionPlan) -> OcclusionPlan:
+        """A plan for the whole image, as it lies on what is computed."""
+        if self.crop is None:
+            return plan
+        (first,) = self.crop.units(self.field, [(0,) * len(self.field.grid)])
+        return plan.moved(self.crop.origin, first)
 
 
 def aim_at(module: nn.Module, field: TheoreticalField, config: TargetConfig, input_size: tuple[int, int]) -> Target:

@@ -20,6 +20,7 @@ BASELINES = ("mean", "zero", "blur", "image")
 OCCLUSION_UNITS = ("all", "unclipped", "one")
 GRID = "grid"
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "float64")
+CROPS = ("auto", "off")
 FITS = ("crop", "reflect", "resize")
 FAMILIES = ("gaussian", "exponential", "generalised_gaussian", "moffat")
 """As `analysis.lineshapes.LINE_SHAPES`, which would import more than a command line needs."""
@@ -408,6 +409,9 @@ class RuntimeConfig:
     compile: bool = option(
         False, "compile the model up to the target with torch.compile; where it cannot be cut there, a flag says so"
     )
+    crop: str = option(
+        "auto", "auto: compute only the part of each image that the unit sees, where that is exact and pays; off"
+    )
     tolerance: float | None = option(
         None, "stop once SE(sigma) / sigma is below this, looked at after 64, 128, 256, ... images; default: all images"
     )
@@ -429,6 +433,7 @@ class RuntimeConfig:
             )
         _at_least("runtime.batch_size", self.batch_size, 1, or_word="auto")
         _one_of("runtime.channels_last", self.channels_last, ("auto", True, False))
+        _one_of("runtime.crop", self.crop, CROPS)
         if self.threads is not None:
             _at_least("runtime.threads", self.threads, 1)
         for code in self.accept:

@@ -60,8 +60,9 @@ def as_dataset(
     images: ImageSource,
     config: ErflabConfig,
     flags: list[Flag],
+    crop: dict[str, Any],
 ) -> xr.Dataset:
-    """The labelled maps of all methods, with the theory, model, images, configuration, flags and versions as JSON."""
+    """The labelled maps of all methods, with theory, model, images, configuration, crop, flags and versions as JSON."""
     variables: dict[str, Any] = {}
     coordinates: dict[str, Any] = {}
     for name, measured in maps.items():
@@ -76,6 +77,7 @@ def as_dataset(
         "model": as_json(_model(loaded)),
         "images": as_json(images.record()),
         "config": as_json(_without_paths(config)),
+        "crop": as_json(crop),
         "flags": as_json([dataclasses.asdict(f) for f in flags]),
         "versions": as_json({**versions(), "threads": torch.get_num_threads()}),
     }

@@ -20,6 +20,8 @@ FLAGS = {
     "precision_fallback": "bf16 moves sigma by more than 0.1 % on the first batch, so auto measured in fp32",
     "not_compiled": "runtime.compile was asked for, but the model was run as it is",
     "auto_size_fallback": "images.size=auto found no size that holds the whole field; images.fallback_size was taken",
+    "crop_differs": "computed on a part of the first image, the map is another one than on the whole; whole images were "
+    "computed, so the result stands; report the model, or set runtime.crop=off",
     "untracked": "dependence on the input was lost (.item(), numpy); the theoretical field may be too small",
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
     "tolerance_not_reached": "the images ran out before runtime.tolerance was reached; raise images.count",

@@ -33,6 +33,7 @@ from erflab.config import (
     TargetConfig,
 )
 from erflab.convergence import Convergence
+from erflab.cropping import choose_crop
 from erflab.dataset import Measured, as_dataset
 from erflab.flags import Flag
 from erflab.hardware import choose_device, threads
@@ -138,16 +139,28 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
     with threads(config.runtime.threads), arithmetic("fp32", device):
         loader = Loader(images, loaded, device, dtype, config.runtime.batch_size, config.runtime.progress)
         fields = target_fields(loaded.module, config.target, loader.size, loader.shape[0])
+        targets = [aim_at(loaded.module, field, config.target, loader.size) for field in fields]
+        cropping = choose_crop(loaded.module, targets, loader, config.runtime)
         module = loaded.module.to(device=device, dtype=dtype)
-        targets = [aim_at(module, field, config.target, loader.size) for field in fields]
         loader = _in_order(module, targets, loader, config.runtime)
-        flags = [*flags, *_compiled(targets, loader, config)]
+        cropping = cropping.checked(targets, loader)
+        computed = [target.cropped(cropping.crop) for target in targets]
+        flags = [*flags, *_compiled(computed, loader, config)]
         maps: list[dict[str, Measured]] = [{} for _ in targets]
-        for method, measured in _methods(targets, loader, config):
+        for method, measured in _methods(targets, computed, loader, config):
             for target_maps, found in zip(maps, measured, strict=True):
                 target_maps[method] = found
     parts = [
-        as_dataset(found, t.field, t.aim, loaded, images, config, [*flags, *all_flags(module, t.field, found)])
+        as_dataset(
+            found,
+            t.field,
+            t.aim,
+            loaded,
+            images,
+            config,
+            [*flags, *cropping.flags, *all_flags(module, t.field, found)],
+            cropping.record(),
+        )
         for t, found in zip(targets, maps, strict=True)
     ]
     return Result(tuple(parts), circumstances(started, device))
@@ -167,20 +180,23 @@ def _compiled(targets: list[Target], loader: Loader, config: ErflabConfig) -> It
     if config.runtime.compile:
         refuse_uncompiled(config.attribution.chosen)
         several = "several targets share a forward pass" if len(targets) > 1 else None
-        reason = several or compile_trunk(targets[0].trunk, loader.load([0]).images)
+        reason = several or compile_trunk(targets[0].trunk, loader.load([0]).cut(targets[0].crop).images)
         if reason is not None:
             yield Flag("not_compiled", None, reason)
 
 
-def _methods(targets: list[Target], loader: Loader, config: ErflabConfig) -> Iterator[tuple[str, list[Measured]]]:
+def _methods(
+    targets: list[Target], computed: list[Target], loader: Loader, config: ErflabConfig
+) -> Iterator[tuple[str, list[Measured]]]:
     """Each method that was chosen, with what it measured of every target."""
     for name, options in config.attribution.chosen.items():
         if name == "gradient" and len(targets) > 1:
-            yield name, _shared_gradient(targets, loader, options, config.runtime)
+            yield name, _shared_gradient(computed, loader, options, config.runtime)
         elif name in PIXEL_METHODS:
-            yield name, [_by_pixel(name, target, loader, options, config.runtime) for target in targets]
+            yield name, [_by_pixel(name, target, loader, options, config.runtime) for target in computed]
         else:
-            yield name, [_occlusion(target, loader, options, config.runtime) for target in targets]
+            seen = computed if options.units == "one" else targets  # others read units all over the image
+            yield name, [_occlusion(target, loader, options, config.runtime) for target in seen]
 
 
 def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
@@ -189,7 +205,7 @@ def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: R
 
     def maps(batch: Batch) -> list[Tensor]:
         against = dataclasses.replace(batch, baseline=fill(batch) if fill else None)
-        return [method.maps(target.trunk, against, target.aim, config, runtime.seed)]
+        return [method.maps(target.trunk, against.cut(target.crop), target.aim, config, runtime.seed)]
 
     return stream(name, [target], [measured], loader, maps, runtime)[0]
 
@@ -202,13 +218,14 @@ def _shared_gradient(
     trunks, aims = [target.trunk for target in targets], [target.aim for target in targets]
 
     def maps(batch: Batch) -> list[Tensor]:
-        return shared_gradient_maps(trunks, batch, aims, config.magnitude, seed=runtime.seed, draws=config.draws)
+        cut = batch.cut(targets[0].crop)
+        return shared_gradient_maps(trunks, cut, aims, config.magnitude, seed=runtime.seed, draws=config.draws)
 
     return stream("gradient", targets, found, loader, maps, runtime)
 
 
 def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
-    few = loader.load(range(min(4, len(loader.images)))).images
+    few = loader.load(range(min(4, len(loader.images)))).cut(target.crop).images
     return Measured(
         target.frame,
         MapSums(target.frame.shape, loader.device),
@@ -221,7 +238,7 @@ def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runti
 
 def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime: RuntimeConfig) -> Measured:
     plan = plan_occlusion(config, target.field)
-    difference = OccludedDifference(target.trunk, plan, loader.size, loader.device)
+    difference = OccludedDifference(target.trunk, target.placed(plan), target.computed_size, loader.device)
     fill = _fill(config.baseline, plan.patch, loader)
     share = clipped_share(plan, target.field)
     flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
@@ -237,7 +254,8 @@ def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime:
     )
 
     def maps(batch: Batch) -> list[Tensor]:
-        return [occlusion_maps(difference, plan, batch, fill(batch), config.per_evaluation)]
+        against = dataclasses.replace(batch, baseline=fill(batch)).cut(target.crop)
+        return [occlusion_maps(difference, plan, against, against.reference, config.per_evaluation)]
 
     # As many images at a time as make, with their occluders, one batch in memory.
     at_once = max(1, loader.at_once // config.per_evaluation)

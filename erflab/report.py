@@ -32,6 +32,7 @@ def run_and_save(config: ErflabConfig, directory: Path) -> Result:
     result.save(directory)  # first, so that a figure which cannot be drawn loses nothing that was measured
     if config.runtime.figures:
         result.plot(directory / "figures" / "erf")
+    log.info("crop: %s", next(iter(result)).attribute("crop"))
     for verdict in _verdicts(result):
         log.info("%s", verdict)
     flags = _flags(result)

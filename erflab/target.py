@@ -107,6 +107,10 @@ class Trunk(nn.Module):
         """Let another function give the layer's output from the images, such as compiled code; None for the model itself."""
         self._other = other
 
+    def with_layout(self, layout: Layout) -> Trunk:
+        """The same trunk for images of another size."""
+        return Trunk(self.model, self.layer, self.call, layout, self.channel)
+
     def forward(self, images: Tensor) -> Tensor:
         """Run the model to the target and return its units, the chosen channel only if one was chosen."""
         result: Tensor = self.tap(self.units(self._run(images)))

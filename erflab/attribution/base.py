@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
+
+from erflab.theory.crop import Crop
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,14 @@ class Batch:
             for part in slices
         ]
 
+    def cut(self, crop: Crop | None) -> Batch:
+        """The images and baselines cut to a crop; as they are without one."""
+        if crop is None:
+            return self
+        return replace(
+            self, images=crop.of(self.images), baseline=None if self.baseline is None else crop.of(self.baseline)
+        )
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -75,11 +86,12 @@ class Aim:
     """The units of one layer that one backward pass measures, and the window of each that is its own.
 
     units: indices (row, column). windows: (y0, y1, x0, x1) in px, inclusive, all of one size; empty for one unit that may
-    see any pixel.
+    see any pixel. margins: px (left, right, top, bottom) of the image that are not computed, since the units do not see them.
     """
 
     units: tuple[tuple[int, ...], ...]
     windows: tuple[tuple[int, ...], ...] = ()
+    margins: tuple[int, ...] = (0, 0, 0, 0)
 
     def read(self, outputs: Float[Tensor, "batch c rows columns"]) -> Float[Tensor, "batch c units"]:
         """The outputs of the units, copied: a later layer may overwrite its input in place."""
@@ -87,10 +99,17 @@ class Aim:
         return outputs[:, :, rows, columns]
 
     def gather(self, maps: Float[Tensor, "batch y x"]) -> Float[Tensor, "batch v u"]:
-        """The mean over units of their windows; the whole map for one unit without a window."""
+        """The mean over units of their windows; for one unit without a window the whole map, zero in the margins."""
         if not self.windows:
-            return maps
+            return pad(maps, self.margins) if any(self.margins) else maps
         return torch.stack([maps[:, y0 : y1 + 1, x0 : x1 + 1] for y0, y1, x0, x1 in self.windows]).mean(0)
+
+    def within(self, crop: Crop, units: tuple[tuple[int, ...], ...]) -> Aim:
+        """The same aim at a crop of the image, where the units have other indices."""
+        top, left = crop.origin
+        bottom, right = (n - start - m for n, start, m in zip(crop.input_size, crop.origin, crop.size, strict=True))
+        windows = tuple((y0 - top, y1 - top, x0 - left, x1 - left) for y0, y1, x0, x1 in self.windows)
+        return Aim(units, windows, (left, right, top, bottom))
 
 
 @lru_cache(maxsize=16)

@@ -40,6 +40,11 @@ class AxisPlan:
         index = np.rint((offset - self.offsets[0]) / step).astype(int)
         return np.where((index >= 0) & (index < len(self.offsets)), index, -1)
 
+    def moved(self, start: float, first: int) -> AxisPlan:
+        """The same plan on a part of the axis that begins at `start` px, where unit 0 has the index `first`."""
+        positions, centers = (tuple(place - start for place in places) for places in (self.positions, self.centers))
+        return AxisPlan(positions, tuple(unit + first for unit in self.units), centers, self.offsets)
+
 
 @dataclass(frozen=True)
 class OcclusionPlan:
@@ -61,6 +66,10 @@ class OcclusionPlan:
         starts = ((round(y - half), round(x - half)) for y in self.y.positions for x in self.x.positions)
         return [(y, y + self.patch, x, x + self.patch) for y, x in starts]
 
+    def moved(self, origin: Sequence[int], first: Sequence[int]) -> OcclusionPlan:
+        """The same plan on a part of the image that begins at `origin`, where unit (0, 0) has the index `first`."""
+        return OcclusionPlan(self.y.moved(origin[0], first[0]), self.x.moved(origin[1], first[1]), self.patch)
+
     def bins(self) -> Tensor:
         """Flat index into the map of each (unit, patch) pair, [units, patches]; -1 beyond the map."""
         y, x = self.y.bins()[:, None, :, None], self.x.bins()[None, :, None, :]
@@ -79,7 +88,7 @@ class OccludedDifference:
     A switch of 0 replaces its patch by the fill. Indices are made once and kept on the device, so that no pass waits.
     """
 
-    def __init__(self, trunk: Trunk, plan: OcclusionPlan, input_size: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, trunk: Trunk, plan: OcclusionPlan, input_size: Sequence[int], device: torch.device) -> None:
         self.trunk = trunk
         self.rows = torch.tensor(plan.y.units, device=device)
         self.columns = torch.tensor(plan.x.units, device=device)

@@ -89,14 +89,18 @@ def _nearest_position(center: float, patch: int) -> float:
 def _axis(
     field: TheoreticalField, axis: int, positions: Sequence[float], units: Sequence[int], patch: int, step: int
 ) -> AxisPlan:
-    """The plan with every offset, a multiple of the step from the first pair's, that lies in the support and is read."""
+    """The plan with every offset, a multiple of the step from the first pair's, that lies in the support and is read.
+
+    Positions that no unit sees are left out.
+    """
     along = _centers(field, axis)
     centers = [along[u] for u in units]
     reach = _half_support(field, axis, patch)
     offsets = sorted({p - c for p in positions for c in centers if abs(p - c) <= reach})
     first = offsets[0]
     offsets = [o for o in offsets if (o - first) % step == 0]
-    return AxisPlan(tuple(positions), tuple(units), tuple(centers), tuple(offsets))
+    seen = [p for p in positions if not {p - c for c in centers}.isdisjoint(offsets)]
+    return AxisPlan(tuple(seen), tuple(units), tuple(centers), tuple(offsets))
 
 
 def _all(field: TheoreticalField, axis: int, stride: int, patch: int, step: int) -> AxisPlan:

@@ -7,7 +7,7 @@ boolean arithmetic (the support column of `erflab.theory.rules`). Channels are f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from erflab.errors import UnknownOperationError, closest
 from erflab.target import Layout
 from erflab.theory import box
 from erflab.theory.boxes import Boxes
+from erflab.theory.fuse import fuse_linear
 from erflab.theory.graph import Graph, Node, Value
 from erflab.theory.reading import read_boxes
 from erflab.theory.rules import RULES
@@ -92,25 +93,41 @@ def read_support(graph: Graph, value: Value, layout: Layout, unit: Sequence[int]
     With `local`, reductions over a whole image axis are cut. Raises UnknownOperationError for an operation without a rule on
     the way from the unit to the input.
     """
-    mark = trace_back(graph, {value: _unit_mark(value, layout, unit)}, local=local)
+    mark = trace_back(graph, {value: unit_mark(value, layout, [unit])}, local=local)
     return mark.any(0).any(0)
 
 
 def trace_back(graph: Graph, wanted: Mapping[Value, Tensor], *, local: bool = False) -> Tensor:
     """The mark on the input [B, K, *image axes] of all that the `wanted` marks read."""
+    mark = wanted.get(graph.input, marks.nothing(graph.input.shape))
+    for _, reads in walk_back(graph, wanted, local=local):
+        for operand, read in reads:
+            mark = marks.union(mark, read) if operand is graph.input else mark
+    return mark
+
+
+def walk_back(
+    graph: Graph, wanted: Mapping[Value, Tensor], *, local: bool = False
+) -> Iterator[tuple[Node, list[tuple[Value, Tensor]]]]:
+    """The cone of dependence of the `wanted` marks, last node first: every node in it, and the marks on what it reads.
+
+    Raises UnknownOperationError for an operation without a rule.
+    """
     alive: dict[Value, Tensor] = dict(wanted)
     boxes = _boxes(graph, alive, local)
-    for node in reversed(graph.nodes):
+    for node in reversed(fuse_linear(graph.needed(wanted), wanted.keys())):
         found = [alive.pop(output, None) for output in node.outputs]
         if all(mark is None for mark in found):
             continue
         outputs = zip(found, node.outputs, strict=True)
         reached = tuple(marks.nothing(v.shape) if m is None else m for m, v in outputs)
         cut = any((node, axis) in graph.cut for axis in range(len(graph.input_size)))
-        back = Back(node, reached, graph.input_size, boxes, local, cut)
-        for operand, mark in rule_for(node)(back, *node.args, **node.kwargs):
+        reads = list(
+            rule_for(node)(Back(node, reached, graph.input_size, boxes, local, cut), *node.args, **node.kwargs)
+        )
+        for operand, mark in reads:
             alive[operand] = marks.union(alive.get(operand), mark)
-    return alive.get(graph.input, marks.nothing(graph.input.shape))
+        yield node, reads
 
 
 def rule_for(node: Node) -> SupportRule:
@@ -126,13 +143,14 @@ def rule_for(node: Node) -> SupportRule:
     )
 
 
-def _unit_mark(value: Value, layout: Layout, unit: Sequence[int]) -> Tensor:
-    """The mark on all channels of one unit, stored without the channels."""
+def unit_mark(value: Value, layout: Layout, units: Iterable[Sequence[int]]) -> Tensor:
+    """The mark on all channels of some units, stored without the channels."""
     grid_dims = {"nchw": range(2, len(value.shape)), "nhwc": range(1, len(value.shape) - 1), "tokens": range(1, 2)}
     stored = [n if d in grid_dims[layout.kind] else 1 for d, n in enumerate(value.shape)]
     values = torch.zeros(stored, dtype=torch.bool)
-    at: Any = (..., *unit)
-    layout.fold(values)[at] = True  # folding moves no data: this writes into `values`
+    for unit in units:
+        at: Any = (..., *unit)
+        layout.fold(values)[at] = True  # folding moves no data: this writes into `values`
     return box.spread(values, value.shape)
 
 

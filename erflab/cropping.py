@@ -1,0 +1,93 @@
+"""Whether only a part of each image is computed, and the check on the first image that this gives the same map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from erflab.aiming import Target
+from erflab.attribution.base import Batch
+from erflab.attribution.gradient import shared_gradient_maps
+from erflab.config import RuntimeConfig
+from erflab.errors import MeasurementError, TheoryError
+from erflab.flags import Flag
+from erflab.loader import Loader
+from erflab.theory.crop import Crop, find_crop
+
+ALLOWED = {torch.float64: 1e-12, torch.float32: 1e-3}
+"""Difference from the map of the whole image, as a share of its peak, that rounding explains: kernels differ with the size."""
+
+LARGE = 2**22
+"""Px of an image above which its gradient may not fit in memory: then the units' outputs are compared instead."""
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """The part of each image that is computed; None for the whole of it, and why.
+
+    difference: the largest one found on the first image, of the maps (of the outputs, for a large image), as a share of their
+    peak.
+    """
+
+    crop: Crop | None = None
+    reason: str | None = None
+    difference: float | None = None
+    flags: tuple[Flag, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """What is stored with the result."""
+        if self.crop is None:
+            return {"refused": self.reason, "difference": self.difference}
+        return {"origin": list(self.crop.origin), "size": list(self.crop.size), "difference": self.difference}
+
+    def checked(self, targets: Sequence[Target], loader: Loader) -> Cropping:
+        """The same, if the first image gives the same maps as it does whole; else whole images, with a flag."""
+        if self.crop is None:
+            return self
+        try:
+            difference = _difference(targets, self.crop, loader.load([0]))
+        except MeasurementError as error:
+            return Cropping(reason=f"the first image cannot tell whether it is exact: {error}")
+        if difference <= ALLOWED[loader.dtype]:
+            return replace(self, difference=difference)
+        seen = f"by {difference:.1g} of the peak"
+        return Cropping(None, f"the map differed {seen}", difference, (Flag("crop_differs", None, seen),))
+
+
+def choose_crop(module: nn.Module, targets: Sequence[Target], loader: Loader, runtime: RuntimeConfig) -> Cropping:
+    """One crop for all targets, where theory finds one that is exact and the images are so many that checking it pays.
+
+    The module must still be as it was when the targets' fields were read.
+    """
+    if runtime.crop == "off":
+        return Cropping(reason="runtime.crop is off")
+    try:
+        crop = find_crop(module, [(target.field, target.aim.units) for target in targets], loader.shape[0])
+    except TheoryError as error:
+        return Cropping(reason=str(error))
+    saved = len(loader.images) * (1 - crop.share)
+    if saved <= 1 and math.prod(loader.size) <= LARGE:
+        return Cropping(reason=f"it would save the work of {saved:.2g} images, and the check takes that of one")
+    return Cropping(crop)
+
+
+def _difference(targets: Sequence[Target], crop: Crop, batch: Batch) -> float:
+    read = _outputs if math.prod(crop.input_size) > LARGE else _maps
+    whole = read(targets, batch)
+    parts = read([target.cropped(crop) for target in targets], batch.cut(crop))
+    pairs = zip(whole, parts, strict=True)
+    return max(float((a - b).abs().max() / a.abs().max().clamp(min=torch.finfo(a.dtype).tiny)) for a, b in pairs)
+
+
+def _maps(targets: Sequence[Target], batch: Batch) -> list[Tensor]:
+    return shared_gradient_maps([t.trunk for t in targets], batch, [t.aim for t in targets], "energy")
+
+
+def _outputs(targets: Sequence[Target], batch: Batch) -> list[Tensor]:
+    with torch.no_grad():
+        return [target.aim.read(target.trunk(batch.images)) for target in targets]
