@@ -20,6 +20,8 @@ BASELINES = ("mean", "zero", "blur", "image")
 OCCLUSION_UNITS = ("all", "unclipped", "one")
 GRID = "grid"
 FITS = ("crop", "reflect", "resize")
+WEIGHTS_WITHOUT_FILE = ("none", "pretrained", "efficientnet_lite0")
+"""The values of model.weights that are no path."""
 FAMILIES = ("gaussian", "exponential", "generalised_gaussian", "moffat")
 """As `analysis.lineshapes.LINE_SHAPES`, which would import more than a command line needs."""
 
@@ -399,6 +401,7 @@ class RuntimeConfig:
     seed: int = option(0, "seed of the random signs")
     progress: bool = option(True, "show progress bars and the final table")
     figures: bool = option(True, "draw the figures")
+    overwrite: bool = option(False, "measure anew where the directory holds a result, which is removed first")
     strict: bool = option(False, "end with an error if a flag was raised (the result is saved first)")
     accept: list[str] = option([], "flags that runtime.strict lets pass, such as [trf_global]")
     allow: list[str] = option([], "further package prefixes that model._target_ and images._target_ may name")

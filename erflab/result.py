@@ -21,7 +21,8 @@ from erflab.config import METHODS
 from erflab.errors import MeasurementError, ResultError, closest
 from erflab.flags import Flag
 from erflab.groups import equal_weight_map, equal_weight_sigma, grouped_map, image_weights, weight_flags
-from erflab.storage import read_parts, write_json, write_parts
+from erflab.jsonfiles import write_json
+from erflab.storage import read_parts, write_parts
 from erflab.summary import one_key_a_number, summarise
 
 if TYPE_CHECKING:
@@ -296,6 +297,7 @@ class Result:
         """
         directory = Path(path)
         directory.mkdir(parents=True, exist_ok=True)
+        (directory / "summary.json").unlink(missing_ok=True)  # it must never stand beside a newer result
         write_parts(directory / "result.nc", dict(zip(self.labels, self.parts, strict=True)))
         rows = self.rows()
         write_json(directory / "summary.json", rows[0] if len(self) == 1 else rows)

@@ -88,7 +88,7 @@ def test_every_attribution_composes_runs_and_is_drawn(tmp_path: Path, monkeypatc
     methods = ["gradient", "occlusion", "input_x_gradient", "integrated_gradients", "guided_backprop", "deeplift"]
     arguments = [
         *(f for f in FAST if f.split("=")[0] not in ("model", "target.layer", "attribution", "runtime.figures")),
-        *("model=custom", "model._target_=mytiny.tiny", "runtime.allow=[mynets]"),
+        *("model=custom", "model._target_=mytiny.tiny", "runtime.allow=[mytiny]"),
         f"attribution=[{','.join(methods)}]",
         *("attribution.integrated_gradients.steps=8", "attribution.deeplift.baseline=blur"),
     ]
