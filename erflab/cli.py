@@ -51,13 +51,13 @@ def _task(composed: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from erflab.compose import hydra_files, to_config
+    from erflab.compose import as_plain, hydra_files, to_config
     from erflab.job import run_job
 
     hydra = HydraConfig.get()
-    overrides = [str(override) for override in hydra.overrides.task]
+    asked = {"overrides": list(hydra.overrides.task), "config": as_plain(composed)}
     try:
-        run_job(lambda: to_config(composed), Path(hydra.runtime.output_dir), hydra_files(composed), overrides)
+        run_job(lambda: to_config(composed), Path(hydra.runtime.output_dir), hydra_files(composed), asked)
     except Exception:
         if hydra.mode != RunMode.MULTIRUN:  # a launcher may stop the sweep at what a job raises
             raise
@@ -75,7 +75,13 @@ def _theory(arguments: list[str]) -> None:
     print_fields(arguments)
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"options": _options, "theory": _theory}
+def _collect(arguments: list[str]) -> None:
+    from erflab.gathering import print_collection
+
+    print_collection(arguments)
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {"collect": _collect, "options": _options, "theory": _theory}
 
 
 def _one_line(error: Exception) -> str | None:

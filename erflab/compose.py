@@ -58,10 +58,15 @@ def hydra_files(composed: DictConfig) -> dict[str, str]:
     return {name: OmegaConf.to_yaml(content) for name, content in files.items()}
 
 
+def as_plain(composed: DictConfig) -> dict[str, Any]:
+    """The composed configuration as nested dictionaries, interpolations resolved, unchecked."""
+    return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
+
+
 def _fingerprint(*, _root_: DictConfig) -> str:
     """`${erflab_fingerprint:}`: the name of a run's directory that is the same for the same measurement only."""
-    own = OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"])
-    return fingerprint(OmegaConf.to_container(own, resolve=True))  # type: ignore[arg-type]
+    own = [str(key) for key in _root_ if key != "hydra"]
+    return fingerprint(as_plain(OmegaConf.masked_copy(_root_, own)))
 
 
 def _groups() -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from erflab.errors import foreseen
 from erflab.jsonfiles import write_json
@@ -14,14 +15,14 @@ from erflab.jsonfiles import write_json
 FAILURE = "failure.json"
 
 
-def write_failure(error: Exception, directory: Path, overrides: list[str]) -> None:
-    """Leave the kind of `error`, its reason on one line, what was asked for, and when."""
+def write_failure(error: Exception, directory: Path, asked: Mapping[str, Any]) -> None:
+    """Leave the kind of `error`, its reason on one line, what was asked for (overrides and config), and when."""
     failure = {
         "kind": type(error).__name__,
         "reason": foreseen(error) or _unforeseen(error),
-        "overrides": overrides,
         "failed": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
+        **asked,
     }
     write_json(directory / FAILURE, failure)
 
@@ -35,6 +36,14 @@ def read_reason(directory: Path) -> str | None:
         return str(json.loads(file.read_text())["reason"])
     except (ValueError, KeyError, TypeError):
         return f"failed, and {FAILURE} is damaged; run.log may tell why"
+
+
+def read_configuration(directory: Path) -> dict[str, Any]:
+    """The configuration of the run that failed in a directory; empty if none is known."""
+    try:
+        return dict(json.loads((directory / FAILURE).read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def failures(directory: Path) -> Iterator[tuple[Path, str]]:

@@ -13,6 +13,9 @@ from erflab.jsonfiles import as_json, from_json
 PRESENTATION = ("accept", "figures", "overwrite", "progress", "strict")
 """Options of `runtime` that change what is shown or refused, never a number."""
 
+PATHS = (("model", "weights"), ("images", "path"))
+"""Options that may name a file or a folder."""
+
 ABSENT = "absent"
 
 Differences = dict[str, tuple[Any, Any]]
@@ -23,10 +26,17 @@ def identity(config: ErflabConfig) -> dict[str, Any]:
     """The configuration as it matters for the result: files and folders by name (their hashes are recorded elsewhere)."""
     plain = relevant(as_dict(config))
     plain["target"]["layer"] = config.target.layer or config.model.layer
-    for group, key in (("model", "weights"), ("images", "path")):
-        if plain[group].get(key):
-            plain[group][key] = PurePath(plain[group][key]).name
-    return plain
+    return without_paths(plain)
+
+
+def without_paths(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with files and folders by name."""
+    found = dict(plain)
+    for group, key in PATHS:
+        value = plain.get(group, {}).get(key)
+        if value:
+            found[group] = {**plain[group], key: PurePath(str(value)).name}
+    return found
 
 
 def relevant(plain: Mapping[str, Any]) -> dict[str, Any]:

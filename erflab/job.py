@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
@@ -22,7 +23,7 @@ log = logging.getLogger("erflab")
 
 
 def run_job(
-    read: Callable[[], ErflabConfig], directory: Path, hydra_files: Mapping[str, str], overrides: list[str]
+    read: Callable[[], ErflabConfig], directory: Path, hydra_files: Mapping[str, str], asked: Mapping[str, Any]
 ) -> None:
     """Measure into `directory`, unless the same measurement is there already; leave `failure.json` if it fails.
 
@@ -31,7 +32,7 @@ def run_job(
         directory: the run's own.
         hydra_files: what `.hydra/` is to hold, by file name. Written before measuring, and only where no result is kept, so
             that it always describes the result beside it.
-        overrides: what the configuration was composed from, for the record.
+        asked: what the configuration was composed from, for the record of a failure.
 
     Raises:
         ResultError: the directory holds a result of another configuration, or of files that have changed since.
@@ -50,7 +51,7 @@ def run_job(
             _tell(finished, config, directory)
     except Exception as error:
         log.error("failed", exc_info=error)
-        write_failure(error, directory, overrides)
+        write_failure(error, directory, asked)
         raise
     (directory / FAILURE).unlink(missing_ok=True)
 
