@@ -81,7 +81,25 @@ def _collect(arguments: list[str]) -> None:
     print_collection(arguments)
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"collect": _collect, "options": _options, "theory": _theory}
+def _diff(arguments: list[str]) -> None:
+    from erflab.difference import print_differences
+
+    print_differences(arguments)
+
+
+def _rerun(arguments: list[str]) -> None:
+    from erflab.rerun import rerun_overrides
+
+    _hydra(rerun_overrides(arguments))
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "collect": _collect,
+    "diff": _diff,
+    "options": _options,
+    "rerun": _rerun,
+    "theory": _theory,
+}
 
 
 def _one_line(error: Exception) -> str | None:
