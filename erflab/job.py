@@ -77,9 +77,11 @@ def _finished(config: ErflabConfig, directory: Path) -> Result | None:
 
 
 def _tell(result: Result, config: ErflabConfig, directory: Path) -> None:
-    """The outcome of a finished run, as if it had been run again."""
+    """The outcome of a finished run, as if it had been run again; what it lacks beside its maps is made."""
     if not _whole(directory / "summary.json"):
         result.save(directory)
+    if config.runtime.figures and not (directory / "figures").exists():
+        result.plot(directory / "figures" / "erf")
     log.info("finished already; runtime.overwrite=true measures anew")
     print(directory, flush=True)
     refuse_flags(result, config.runtime)

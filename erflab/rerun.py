@@ -42,7 +42,7 @@ def rerun_overrides(arguments: list[str]) -> list[str]:
         raise ResultError(f"no result at {where}; give a run directory or its result.nc.")
     stored = read_attributes(file)[0]["config"]
     kind = _kind(stored["images"])
-    if kind is None or stored["model"]["weights"] is None:
+    if kind is None:
         raise ResultError(f"{where} was measured from Python with images given there; repeat it with erflab.measure.")
     names = {override.split("=")[0].lstrip("+~") for override in given}
     _require_files(stored, names)
