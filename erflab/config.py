@@ -391,7 +391,7 @@ class FalloffConfig:
 class RuntimeConfig:
     """Where and how to run."""
 
-    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N, or spread: each process of a parallel sweep its GPU")
     dtype: str = option("float32", "float32 or float64")
     batch_size: Any = option("auto", "images per batch, or auto")
     tolerance: float | None = option(
