@@ -180,6 +180,9 @@ def test_what_a_result_does_not_hold_must_be_given_again(folder: Path, monkeypat
     ):
         rerun_overrides(["first"])
     assert erflab(monkeypatch, "rerun", "first", "model.weights=w.pth", "hydra.run.dir=again") == 0
+    other_model = rerun_overrides(["first", "model=resnet18"])  # a whole group replaces all that the result says of it
+    assert [o for o in other_model if "model." in o.split("=")[0]] == []
+    assert other_model[-1] == "model=resnet18"
     assert not file_differences(load("first"), load("again"))
     with pytest.raises(ConfigError, match=r"give a run's directory or its result.nc first. Usage: erflab rerun"):
         rerun_overrides([])
