@@ -1,7 +1,8 @@
 """erflab: a laboratory for receptive fields. How far can a network see, how far should it, and how far does it?
 
 `theoretical_field` is exact, from the structure; `predicted_field` adds the weights; `measure` runs gradient and occlusion
-attribution over images and sizes the effective field; `fit_falloff` fits any map; `load` reads a stored result.
+attribution over images and sizes the effective field; `fit_falloff` fits any map; `load` reads a stored result and `collect`
+many as one table.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from erflab.analysis.falloff import FalloffFit, fit_falloff
+    from erflab.collection import collect
     from erflab.config import (
         DeepLiftConfig,
         GradientConfig,
@@ -44,6 +46,7 @@ _PUBLIC = {
     "RuntimeConfig": "erflab.config",
     "TargetConfig": "erflab.config",
     "TheoreticalField": "erflab.theory.field",
+    "collect": "erflab.collection",
     "fit_falloff": "erflab.analysis.falloff",
     "load": "erflab.result",
     "measure": "erflab.measurement",
@@ -66,6 +69,7 @@ __all__ = [
     "RuntimeConfig",
     "TargetConfig",
     "TheoreticalField",
+    "collect",
     "fit_falloff",
     "load",
     "measure",

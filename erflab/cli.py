@@ -42,19 +42,25 @@ def _hydra(arguments: list[str]) -> None:
     from erflab.compose import config_directory, register
 
     register()
+    sys.argv[1:] = arguments
     hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(_task)()
 
 
 def _task(composed: Any) -> None:
-    """One job: check the configuration, measure, save, draw, print."""
+    """One job: measure into its directory. In a sweep a failure is left there, and stops no other job."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
 
-    from erflab.compose import to_config
+    from erflab.compose import as_plain, hydra_files, to_config
+    from erflab.job import run_job
 
-    config = to_config(composed)
-    from erflab.report import run_and_save
-
-    run_and_save(config, Path(HydraConfig.get().runtime.output_dir))
+    hydra = HydraConfig.get()
+    asked = {"overrides": list(hydra.overrides.task), "config": as_plain(composed)}
+    try:
+        run_job(lambda: to_config(composed), Path(hydra.runtime.output_dir), hydra_files(composed), asked)
+    except Exception:
+        if hydra.mode != RunMode.MULTIRUN:  # a launcher may stop the sweep at what a job raises
+            raise
 
 
 def _options(arguments: list[str]) -> None:
@@ -69,22 +75,50 @@ def _theory(arguments: list[str]) -> None:
     print_fields(arguments)
 
 
-VERBS: dict[str, Callable[[list[str]], None]] = {"options": _options, "theory": _theory}
+def _collect(arguments: list[str]) -> None:
+    from erflab.gathering import print_collection
+
+    print_collection(arguments)
+
+
+def _diff(arguments: list[str]) -> None:
+    from erflab.difference import print_differences
+
+    print_differences(arguments)
+
+
+def _rerun(arguments: list[str]) -> None:
+    from erflab.rerun import rerun_overrides
+
+    _hydra(rerun_overrides(arguments))
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "collect": _collect,
+    "diff": _diff,
+    "options": _options,
+    "rerun": _rerun,
+    "theory": _theory,
+}
 
 
 def _one_line(error: Exception) -> str | None:
     """The message of a foreseen error, on one line; None for any other."""
+    from concurrent.futures.process import BrokenProcessPool
+
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from erflab.compose import explain
-    from erflab.errors import ErflabError
+    from erflab.errors import foreseen
 
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ErflabError):
-        cause = cause.__cause__ or cause.__context__
-    if cause is not None:
-        return " ".join(str(cause).split())
+    if (message := foreseen(error)) is not None:
+        return message
+    if isinstance(error, BrokenProcessPool):
+        return (
+            "a process of the sweep was killed from outside, perhaps for want of memory; finished jobs are kept. The same "
+            "command with the same hydra.sweep.dir runs what is missing, with hydra.launcher.n_jobs=N fewer at a time."
+        )
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return explain(str(error), sys.argv[1:])
     return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from erflab import config as schema
 from erflab.errors import ConfigError, closest
+from erflab.identity import fingerprint
 
 # Schema nodes: name (stored as GROUP/NAME_schema), group, class.
 SCHEMAS: tuple[tuple[str, str, type], ...] = (
@@ -46,6 +48,25 @@ def register() -> None:
         store.store(name=f"{name}_schema", group=group, node=node, package=package)
     Plugins.instance().register(LibraryModels)
     OmegaConf.register_new_resolver("erflab_groups", _groups, replace=True)
+    OmegaConf.register_new_resolver("erflab_fingerprint", _fingerprint, replace=True)
+
+
+def hydra_files(composed: DictConfig) -> dict[str, str]:
+    """The files of `.hydra/`: the configuration, Hydra's own, and the overrides."""
+    hydra = HydraConfig.get()
+    files = {"config.yaml": composed, "hydra.yaml": {"hydra": hydra}, "overrides.yaml": hydra.overrides.task}
+    return {name: OmegaConf.to_yaml(content) for name, content in files.items()}
+
+
+def as_plain(composed: DictConfig) -> dict[str, Any]:
+    """The composed configuration as nested dictionaries, interpolations resolved, unchecked."""
+    return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
+
+
+def _fingerprint(*, _root_: DictConfig) -> str:
+    """`${erflab_fingerprint:}`: the name of a run's directory that is the same for the same measurement only."""
+    own = [str(key) for key in _root_ if key != "hydra"]
+    return fingerprint(as_plain(OmegaConf.masked_copy(_root_, own)))
 
 
 def _groups() -> str:

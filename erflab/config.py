@@ -22,6 +22,8 @@ GRID = "grid"
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "float64")
 CROPS = ("auto", "off")
 FITS = ("crop", "reflect", "resize")
+WEIGHTS_WITHOUT_FILE = ("none", "pretrained", "efficientnet_lite0")
+"""The values of model.weights that are no path."""
 FAMILIES = ("gaussian", "exponential", "generalised_gaussian", "moffat")
 """As `analysis.lineshapes.LINE_SHAPES`, which would import more than a command line needs."""
 
@@ -392,7 +394,7 @@ class FalloffConfig:
 class RuntimeConfig:
     """Where and how to run."""
 
-    device: str = option("auto", "auto, cpu, cuda or cuda:N")
+    device: str = option("auto", "auto, cpu, cuda, cuda:N, or spread: each process of a parallel sweep its GPU")
     precision: str = option(
         "auto",
         "of products: fp32 (TF32 off), tf32, bf16, float64; auto: fp32 on a CPU, and on CUDA bf16 where the first batch "
@@ -419,6 +421,7 @@ class RuntimeConfig:
     seed: int = option(0, "seed of the random signs")
     progress: bool = option(True, "show progress bars and the final table")
     figures: bool = option(True, "draw the figures")
+    overwrite: bool = option(False, "measure anew where the directory holds a result, which is removed first")
     strict: bool = option(False, "end with an error if a flag was raised (the result is saved first)")
     accept: list[str] = option([], "flags that runtime.strict lets pass, such as [trf_global]")
     allow: list[str] = option([], "further package prefixes that model._target_ and images._target_ may name")

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,15 @@ from torch import Tensor
 from erflab.accumulate import MapSums
 from erflab.analysis.jackknife import GroupedMap
 from erflab.attribution.base import Aim, Frame
-from erflab.config import ErflabConfig, as_dict
+from erflab.config import ErflabConfig
 from erflab.convergence import Convergence
 from erflab.flags import Flag
+from erflab.identity import identity
 from erflab.images import ImageSource
+from erflab.jsonfiles import as_json
 from erflab.models import LoadedModel
 from erflab.provenance import versions
-from erflab.storage import FORMAT, as_json
+from erflab.storage import FORMAT
 from erflab.theory.field import TheoreticalField
 
 
@@ -76,7 +77,7 @@ def as_dataset(
         "theory": as_json({**_theory(field), "units": [list(unit) for unit in aim.units]}),
         "model": as_json(_model(loaded)),
         "images": as_json(images.record()),
-        "config": as_json(_without_paths(config)),
+        "config": as_json(identity(config)),
         "crop": as_json(crop),
         "flags": as_json([dataclasses.asdict(f) for f in flags]),
         "versions": as_json({**versions(), "threads": torch.get_num_threads()}),
@@ -164,12 +165,3 @@ def _model(loaded: LoadedModel) -> dict[str, Any]:
         "mean": loaded.mean,
         "std": loaded.std,
     }
-
-
-def _without_paths(config: ErflabConfig) -> dict[str, Any]:
-    """The configuration as it matters for the result: files and folders by name (their hashes are recorded elsewhere)."""
-    plain = as_dict(config)
-    for group, key in (("model", "weights"), ("images", "path")):
-        if plain[group].get(key):
-            plain[group][key] = PurePath(plain[group][key]).name
-    return plain

@@ -51,6 +51,14 @@ class ResultError(ErflabError):
     """A result that cannot be read or written."""
 
 
+def foreseen(error: BaseException) -> str | None:
+    """The message, on one line, of the ErflabError that `error` is or was caused by; None if there is none."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ErflabError):
+        cause = cause.__cause__ or cause.__context__
+    return None if cause is None else " ".join(str(cause).split())
+
+
 def closest(name: str, valid: Iterable[str], count: int = 3) -> str:
     """The sentence that offers the valid names nearest to `name`, nearest first; empty if none is near."""
     names = [str(v) for v in valid]

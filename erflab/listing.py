@@ -10,14 +10,15 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from erflab.arguments import Arguments
 from erflab.compose import config_directory, register, to_config
 from erflab.config import ErflabConfig
 from erflab.errors import ConfigError
 from erflab.models import build_model
+from erflab.terminal import print_whole
 from erflab.theory.layer_table import LayerRow, LayerTable
 from erflab.theory.layers import theoretical_fields, with_predictions
 
@@ -45,13 +46,11 @@ def print_fields(arguments: list[str]) -> None:
         table.to_csv(options.csv)
     if options.json:
         table.to_json(options.json)
-    _print(render(table, loaded.name))
+    print_whole(render(table, loaded.name))
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="erflab theory", usage=USAGE, description=__doc__, exit_on_error=False, allow_abbrev=False
-    )
+    parser = Arguments("theory", USAGE, __doc__)
     parser.add_argument("overrides", nargs="*", help="as for a measurement: model=resnet50 images.size=320")
     parser.add_argument("--layers", metavar="PATTERN", help="only layers whose name holds this regular expression")
     parser.add_argument(
@@ -62,10 +61,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
-    try:
-        options, unknown = parser.parse_known_intermixed_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ConfigError(f"{error}. Usage: {USAGE}") from error
+    options, unknown = parser.parse_known_intermixed_args(arguments)
     if flags := [argument for argument in unknown if argument.startswith("-")]:
         raise ConfigError(f"no option {flags[0]!r}. Usage: {USAGE}")
     try:
@@ -145,11 +141,3 @@ def _number(value: float | None, form: str) -> str:
 def _axes(values: Sequence[float | None]) -> str:
     words = ["-" if v is None else "global" if math.isinf(v) else str(int(v)) for v in values]
     return words[0] if len(set(words)) == 1 else " x ".join(words)
-
-
-def _print(table: Table) -> None:
-    """On a terminal as wide as it is; into a file or a pipe as wide as the table needs, so that no cell is broken."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(80, console.measure(table, options=console.options.update(width=1000)).maximum))
-    console.print(table)

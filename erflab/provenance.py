@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import platform
+import re
 import socket
+import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,5 +58,41 @@ def circumstances(started: datetime, device: torch.device, command: list[str] | 
         "system": platform.platform(),
         "device": str(device),
         "device_name": device_name(device),
+        "processor": processor_name(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": driver_version(),
+        "source": git_state(Path(__file__).parent),
+        "working_directory": git_state(Path.cwd()),
         "command": sys.argv if command is None else command,
     }
+
+
+def git_state(directory: Path) -> dict[str, Any] | None:
+    """The commit of the repository that holds a directory, and whether tracked files differ from it; None without one."""
+    commit = _git(directory, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changed = _git(directory, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "changed": None if changed is None else sorted(line[3:] for line in changed.splitlines())}
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(directory), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.rstrip() if done.returncode == 0 else None
+
+
+def driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """The version of NVIDIA's kernel driver, which the kernel tells; None without one."""
+    found = re.search(r"Kernel Module.*?(\d+(?:\.\d+)+)", file.read_text()) if file.exists() else None
+    return found[1] if found else None
+
+
+def processor_name(file: Path = Path("/proc/cpuinfo")) -> str | None:
+    """The processor's name: kernels, and with them the last digits, depend on it. None where it is not told."""
+    found = re.search(r"model name\s*:\s*(.+)", file.read_text()) if file.exists() else None
+    return found[1].strip() if found else None

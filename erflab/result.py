@@ -21,8 +21,9 @@ from erflab.config import METHODS
 from erflab.errors import MeasurementError, ResultError, closest
 from erflab.flags import Flag
 from erflab.groups import equal_weight_map, equal_weight_sigma, grouped_map, image_weights, weight_flags
-from erflab.storage import read_parts, write_json, write_parts
-from erflab.summary import one_key_a_number, summarise
+from erflab.jsonfiles import write_json
+from erflab.storage import read_parts, write_parts
+from erflab.summary import one_key_a_number, part_labels, summarise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,12 +62,7 @@ class Result:
     @property
     def labels(self) -> tuple[str, ...]:
         """The name of each part: its layer, with the unit where a layer has several."""
-        theories = [json.loads(part.attrs["theory"]) for part in self.parts]
-        names = [t["layer"] if t["call"] == t["calls"] - 1 else f"{t['layer']}:{t['call']}" for t in theories]
-        return tuple(
-            name if names.count(name) == 1 else f"{name}[{','.join(map(str, theory['unit']))}]"
-            for name, theory in zip(names, theories, strict=True)
-        )
+        return part_labels([json.loads(part.attrs["theory"]) for part in self.parts])
 
     def at(self, label: str) -> Result:
         """One part by its label, "layer3" or "layer3[0,0]". Raises ResultError with the closest labels."""
@@ -296,6 +292,7 @@ class Result:
         """
         directory = Path(path)
         directory.mkdir(parents=True, exist_ok=True)
+        (directory / "summary.json").unlink(missing_ok=True)  # it must never stand beside a newer result
         write_parts(directory / "result.nc", dict(zip(self.labels, self.parts, strict=True)))
         rows = self.rows()
         write_json(directory / "summary.json", rows[0] if len(self) == 1 else rows)

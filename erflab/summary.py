@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -40,18 +40,32 @@ def summarise(result: Result) -> dict[str, Any]:
     return flat
 
 
-def one_key_a_number(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A summary for a table: NAME, and where there are any NAME_error, NAME_low and NAME_high."""
+def one_key_a_number(row: Mapping[str, Any], *, units: bool = False) -> dict[str, Any]:
+    """A summary for a table: NAME, and where there are any NAME_error, NAME_low and NAME_high; on request "NAME (px)"."""
     flat: dict[str, Any] = {}
     for name, entry in row.items():
         if not isinstance(entry, Mapping):
             flat[name] = entry
             continue
-        flat[name] = entry["value"]
+        unit = f" ({entry['unit']})" if units and entry["unit"] != "1" else ""
+        flat[f"{name}{unit}"] = entry["value"]
         if entry["standard_error"] is not None:
             low, high = entry["interval"] or (None, None)
-            flat |= {f"{name}_error": entry["standard_error"], f"{name}_low": low, f"{name}_high": high}
+            flat |= {
+                f"{name}_error{unit}": entry["standard_error"],
+                f"{name}_low{unit}": low,
+                f"{name}_high{unit}": high,
+            }
     return flat
+
+
+def part_labels(theories: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The name of each part by its theory: its layer, with the unit where a layer has several."""
+    names = [t["layer"] if t["call"] == t["calls"] - 1 else f"{t['layer']}:{t['call']}" for t in theories]
+    return tuple(
+        name if names.count(name) == 1 else f"{name}[{','.join(map(str, theory['unit']))}]"
+        for name, theory in zip(names, theories, strict=True)
+    )
 
 
 def _quantities(subject: str, quantities: Mapping[str, Quantity]) -> dict[str, Any]:

@@ -140,7 +140,7 @@ BAD = [
     (["model.weights=evil.pth"], "evil.pth"),
     (["model.weights=missing.pth"], "missing.pth"),
     (["runtime.device=cuda:7"], r"runtime.device is 'cuda:7', and torch sees \d+ CUDA device"),
-    (["runtime.device=tpu"], "runtime.device is 'tpu'; give auto, cpu, cuda or cuda:N"),
+    (["runtime.device=tpu"], "runtime.device is 'tpu'; give auto, cpu, cuda, cuda:N or spread"),
     (["model=inception_v3", "target.layer=Mixed_7c", "images.size=20"], r"does not run at input size \(20, 20\)"),
     (["model=custom", "model._target_=mynets.Nan"], r"runtime.allow=\[mynets\]"),
     (

@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,7 @@ from erflab.errors import ResultError
 from erflab.flags import FLAGS, Flag
 from erflab.report import table
 from erflab.result import Result
-from erflab.storage import as_json, write_atomically
+from erflab.storage import ATTRIBUTES, as_json, read_attributes, write_atomically
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +118,16 @@ def test_the_table_quotes_errors_and_intervals(result: Result) -> None:
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(table(result))
     assert cell in console.export_text()
+
+
+def test_the_metadata_alone_is_that_of_the_parts(result: Result, tmp_path: Path) -> None:
+    file = result.save(tmp_path) / "result.nc"
+    (found,) = read_attributes(file)
+    assert found == {name: result.attribute(name) for name in ATTRIBUTES}
+    with h5py.File(file, "a") as opened:
+        opened.attrs["format"] = 1
+    with pytest.raises(ResultError, match=r"has result format 1; this version reads format 2"):
+        read_attributes(file)
+    file.write_bytes(b"")
+    with pytest.raises(ResultError, match="cannot be read as a result"):
+        read_attributes(file)

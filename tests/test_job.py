@@ -1,0 +1,180 @@
+"""One run in its directory, and sweeps: nothing is repeated, mixed or lost, and one failure stops no other job."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image as Pillow
+from sweeping import TINY, erflab, folder
+
+from erflab import collect, load
+from erflab.failure import FAILURE, read_configuration, read_reason, write_failure
+
+__all__ = ["folder"]
+
+RUN = [*TINY, "hydra.run.dir=run"]
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """What a directory holds but for the log."""
+    found = sorted(f for f in directory.rglob("*") if f.is_file() and f.name != "run.log")
+    return {str(f.relative_to(directory)): f.read_bytes() for f in found}
+
+
+def error(capfd: pytest.CaptureFixture[str]) -> str:
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("erflab: error:"))
+    return line
+
+
+def test_a_finished_run_is_not_repeated_unless_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert erflab(monkeypatch, *RUN) == 0
+    first = files(folder / "run")
+    assert ".hydra/overrides.yaml" in first
+    assert erflab(monkeypatch, *RUN) == 0
+    assert files(folder / "run") == first
+    assert erflab(monkeypatch, *RUN, "runtime.figures=true") == 0
+    drawn = {"figures/erf.pdf", "figures/erf.png"}
+    assert {name: content for name, content in files(folder / "run").items() if name not in drawn} == first
+    assert erflab(monkeypatch, *RUN, "runtime.overwrite=true") == 0
+    again = files(folder / "run")
+    assert again["result.nc"] == first["result.nc"]  # neither time nor presentation is part of a result
+    assert b"overwrite=true" in again[".hydra/overrides.yaml"].lower()
+
+
+def test_a_result_of_another_configuration_is_refused_and_untouched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert erflab(monkeypatch, *RUN) == 0
+    first = files(folder / "run")
+    assert erflab(monkeypatch, *RUN, "images.count=5", "seed=3") == 1
+    told = error(capfd)
+    for word in ("images.count: 4 there, 5 here", "seed: 0 there, 3 here", "runtime.overwrite=true"):
+        assert word in told
+    now = files(folder / "run")
+    assert "another configuration" in json.loads(now.pop(FAILURE))["reason"]
+    assert now == first
+    assert list(collect("run")["status"]) == ["finished", "failed"]
+    assert erflab(monkeypatch, *RUN, "images.count=5", "seed=3", "runtime.overwrite=true") == 0
+    assert load("run").attribute("config")["images"]["count"] == 5
+    assert FAILURE not in files(folder / "run")
+
+
+@pytest.mark.parametrize("damage", ["truncated result", "empty summary", "no summary"])
+def test_what_is_damaged_is_made_whole(folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    assert erflab(monkeypatch, *RUN) == 0
+    first = files(folder / "run")
+    if damage == "truncated result":
+        (folder / "run" / "result.nc").write_bytes(first["result.nc"][:2000])
+    elif damage == "empty summary":
+        (folder / "run" / "summary.json").write_text("")
+    else:
+        (folder / "run" / "summary.json").unlink()
+    assert erflab(monkeypatch, *RUN) == 0
+    again = files(folder / "run")
+    assert [again[name] == first[name] for name in ("result.nc", "summary.json")] == [True, True]
+
+
+def test_other_content_under_the_same_name_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from tinynets import Tiny
+
+    photos = folder / "photos"
+    photos.mkdir()
+    for k in range(5):
+        Pillow.new("RGB", (40, 40), (50 * k, 9, 200)).save(photos / f"b{k}.png")
+    torch.save(Tiny().state_dict(), folder / "w.pth")
+    run = [*(o for o in RUN if o != "images=noise"), "images=folder", "images.path=photos", "model.weights=w.pth"]
+    assert erflab(monkeypatch, *run) == 0
+    assert erflab(monkeypatch, *run) == 0
+    torch.save(Tiny().state_dict(), folder / "w.pth")
+    Pillow.new("RGB", (40, 40)).save(photos / "b1.png")
+    Pillow.new("RGB", (40, 40)).save(photos / "a.png")
+    (photos / "b2.png").unlink()
+    assert erflab(monkeypatch, *run) == 1
+    told = error(capfd)
+    for word in ("content of w.pth", "content of b1.png", "content of a.png: 'absent' there", "content of b2.png"):
+        assert word in told
+    assert "b0.png" not in told
+
+
+def test_a_failed_job_leaves_its_reason_and_the_sweep_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ["-m", *TINY, "hydra.sweep.dir=sweep"]
+    faults = "model.arguments.fault=memory,none"
+    assert (
+        erflab(monkeypatch, *sweep, f"+{faults}", "model.weights=none,missing.pth", "hydra.sweeper.max_batch_size=1")
+        == 1
+    )
+    told = capfd.readouterr().err
+    assert "3 of 4 jobs in sweep failed" in told
+    assert "there is no such file" in told
+    assert "MemoryError: 8 GiB for a small network. Lower runtime.batch_size" in told
+    table = collect("sweep")
+    assert sorted(table["status"]) == ["failed", "failed", "failed", "finished"]
+    assert set(table["model.weights"]) == {"none", "missing.pth"}
+    (finished,) = table.loc[table["status"] == "finished", "run"]
+    stamp = (Path(finished) / "result.nc").stat().st_mtime_ns
+
+    from tinynets import Tiny
+
+    torch.save(Tiny().state_dict(), folder / "missing.pth")
+    assert erflab(monkeypatch, *sweep, f"+{faults}", "model.weights=none,missing.pth") == 1
+    assert "2 of 4 jobs in sweep failed" in capfd.readouterr().err
+    assert (Path(finished) / "result.nc").stat().st_mtime_ns == stamp
+    assert sorted(collect("sweep")["status"]) == ["failed", "failed", "finished", "finished"]
+
+
+def test_directories_bear_the_measurement_not_its_presentation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = ["-m", *TINY, "hydra.sweep.dir=sweep"]
+    assert erflab(monkeypatch, *sweep, "model.seed=0,1") == 0
+    assert erflab(monkeypatch, *sweep, "model.seed=2,1", "runtime.strict=true", "runtime.accept=[few_groups]") == 1
+    runs = sorted(path.name for path in Path("sweep").iterdir() if path.is_dir())
+    assert len(runs) == 3
+    assert all(name.startswith("custom_") for name in runs)
+    # What runtime.strict refuses is complete, and kept beside the reason.
+    assert all((Path("sweep") / name / "result.nc").exists() for name in runs)
+    assert len(list(Path("sweep").rglob(FAILURE))) == 2
+
+
+def test_a_damaged_record_of_a_failure_is_told(tmp_path: Path) -> None:
+    assert read_reason(tmp_path) is None
+    write_failure(ValueError("x\ny"), tmp_path, {"config": {"seed": 1}})
+    assert (read_reason(tmp_path), read_configuration(tmp_path)) == ("ValueError: x", {"seed": 1})
+    (tmp_path / FAILURE).write_text("{")
+    assert read_reason(tmp_path) == "failed, and failure.json is damaged; run.log may tell why"
+    assert read_configuration(tmp_path) == {}
+
+
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
+
+
+def test_joblib_runs_a_sweep_around_its_failures(folder: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="hydra-joblib-launcher is not installed")
+    command = [
+        sys.executable,
+        "-m",
+        "erflab",
+        "-m",
+        *TINY,
+        *JOBLIB,
+        "+model.arguments.fault=none,memory",
+        "model.seed=0,1",
+    ]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert "2 of 4 jobs in sweep failed" in done.stderr
+    assert sorted(collect("sweep")["status"]) == ["failed", "failed", "finished", "finished"]
+
+
+def test_a_killed_worker_of_joblib_is_told_and_its_job_unfinished(folder: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="hydra-joblib-launcher is not installed")
+    command = [sys.executable, "-m", "erflab", "-m", *TINY, *JOBLIB, "+model.arguments.fault=none,killed"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert "erflab: error: a process of the sweep was killed from outside" in done.stderr
+    assert "unfinished" in set(collect("sweep")["status"])
