@@ -123,6 +123,17 @@ def replicate_means(
     return places, means, np.array([_reach(group) for group in groups])
 
 
+def replicate_mean(values: ArrayLike) -> Coefficient:
+    """The mean over replicates (weight seeds, say) with its 95 % t interval; without an interval for one replicate."""
+    replicates = np.asarray(values, float)
+    mean = float(replicates.mean())
+    if len(replicates) < 2:
+        return Coefficient(mean)
+    error = float(replicates.std(ddof=1)) / math.sqrt(len(replicates))
+    reach = _reach(replicates)
+    return Coefficient(mean, error, (mean - reach, mean + reach))
+
+
 def _reach(group: Float[np.ndarray, " replicates"]) -> float:
     if len(group) < 2:
         return float("nan")
