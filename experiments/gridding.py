@@ -30,7 +30,7 @@ SWEEP = Path("multirun/gridding")
 WHOLE = ("(1, 1, 1)", "(1, 2, 3)", "(1, 2, 5)")
 FINDING = """# Equal dilations leave holes; growing ones do not, but the field stays uneven
 
-TRF: side in px. Holes: share of it that no path reaches, exact. Unevenness: the largest harmonic of the field summed by position
+TRF: side in px. Holes: share of it that no path reaches, exact. Unevenness: largest harmonic of the field summed by position
 modulo the largest dilation (1 for a lattice, 0 for an even field); mean over weight seeds with its 95 % t interval.
 
 """

@@ -1,8 +1,8 @@
 """How large is the field of conv3, conv3, pool2/2: 6 px, or the 10 px of a popular recursion?
 
 RF <- (RF - 1) * stride + kernel is right when it runs from the last layer to the first. Run from the first to the last, as it
-is often written, it stretches what lies below a stride in place of what lies above it. Measures the sweep of conf/experiment/recursion.yaml
-where it has not run yet: a network's field by both orders, by theory, and by the pixels at which a gradient arrives.
+is often written, it stretches what lies below a stride in place of what lies above it. Measures the sweep of
+conf/experiment/recursion.yaml where it has not run yet: the field by both orders, by theory, and by where gradients arrive.
 
     python experiments/recursion.py
 """

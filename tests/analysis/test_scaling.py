@@ -1,5 +1,7 @@
 """Growth laws against closed forms, the exact uniform stack, and other libraries' fits."""
 
+import math
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -8,7 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from erflab.analysis import luo_size, moments
-from erflab.analysis.scaling import Coefficient, fit_linear, fit_power_law, replicate_means, uniform_variance
+from erflab.analysis.scaling import (
+    Coefficient,
+    fit_linear,
+    fit_power_law,
+    replicate_mean,
+    replicate_means,
+    uniform_variance,
+)
 from erflab.errors import MeasurementError
 
 DEPTHS = np.arange(5, 41)
@@ -193,3 +202,10 @@ def test_replicate_means_have_t_intervals_of_their_own():
 )
 def test_a_coefficient_in_words(coefficient, words):
     assert str(coefficient) == words
+
+
+def test_a_mean_over_replicates_has_the_t_interval_of_its_values():
+    mean = replicate_mean([1.0, 2.0, 3.0])
+    assert (mean.value, mean.standard_error) == pytest.approx((2, 1 / math.sqrt(3)))
+    assert mean.interval == pytest.approx((2 - 4.3027 / math.sqrt(3), 2 + 4.3027 / math.sqrt(3)), rel=1e-4)
+    assert replicate_mean([4.0]).interval is None
