@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -234,55 +234,38 @@ class Result:
 
         return pd.DataFrame(map(one_key_a_number, self.rows()), index=pd.Index(self.labels, name="part"))
 
-    def plot(self, path: str | Path | None = None) -> Figure:
-        """The paper figure: the maps of one part, or of several the sizes against depth. With `path` (a stem) also written
-        as .pdf and .png, and then each part's maps beside it, the part's label added to the stem.
+    def plot(self, path: str | Path | None = None, kind: str | None = None, others: Sequence[Result] = ()) -> Figure:
+        """A paper figure of one of the kinds of `erflab.plots.KINDS`, at its size in print.
+
+        By default "erf", the maps of one part, or of several parts "depth", the sizes against depth, and then, with `path`,
+        each part's maps beside it, the part's label added to the stem.
+
+        Args:
+            path: a stem; the figure is written to it as .pdf and .png.
+            kind: "erf", "outlines", "sections", "radial", "residual", "spectrum", "comparison", "convergence"; of several
+                parts "depth", "grid", "areas"; with one other result "pair".
+            others: further results, of which "grid", "areas" and "pair" draw as well.
+
+        Raises:
+            ResultError: if there is no such kind, or it is for another number of results, parts or methods.
+            MeasurementError: if a map has nothing that could be drawn.
         """
         from erflab.figures.style import save
+        from erflab.plots import draw
 
-        figure = self._plot_maps() if len(self) == 1 else self._plot_depth()
+        figure = draw(kind or ("erf" if len(self) == 1 else "depth"), self, *others)
         if path is not None:
             save(figure, Path(path))
-            for label, part in zip(self.labels, self, strict=True) if len(self) > 1 else ():
+            for label, part in zip(self.labels, self, strict=True) if len(self) > 1 and kind is None else ():
                 part.plot(
                     Path(path).with_name(f"{Path(path).name}_{re.sub(r'[^A-Za-z0-9.-]+', '_', label).strip('_')}")
                 )
         return figure
 
-    def _plot_depth(self) -> Figure:
-        from erflab.figures.depth import DepthPoint, draw_depth
-
-        lines = {
-            method: [DepthPoint.of(part.known_sizes(method), part.attribute("theory")["size"]) for part in self]
-            for method in self.methods
-        }
-        return draw_depth(self.labels, lines, title=self.name)
-
     @property
     def name(self) -> str:
         """The model's name."""
         return str(json.loads(self.parts[0].attrs["model"])["name"])
-
-    def _plot_maps(self) -> Figure:
-        from erflab.figures.erf import ErfPanel, draw_erf
-
-        panels = []
-        for method in self.methods:
-            known = self.known_sizes(method)
-            codes = tuple(dict.fromkeys(f.code for f in self.flags if f.method in (None, method)))
-            panels.append(
-                ErfPanel(
-                    title=method.replace("_", " "),
-                    map=self.map(method),
-                    fit=known.fit if known else None,
-                    moments=known.moments if known else None,
-                    box=self.box,
-                    notes=codes,
-                )
-            )
-        theory = self.attribute("theory")
-        stride = max((s for s in theory["stride"] if s is not None), default=1)
-        return draw_erf(panels, title=f"{self.name}, {self.labels[0]}", strip=float(stride))
 
     def save(self, path: str | Path) -> Path:
         """Write `result.nc`, `summary.json` and `provenance.json` into a directory, each atomically. Returns the directory.

@@ -22,7 +22,7 @@ from study import Claim, conclude, markdown, measured, number, write_table
 from erflab.analysis.metrics import LUO_LEVEL
 from erflab.analysis.scaling import LinearLaw, PowerLaw, fit_linear, fit_power_law, replicate_means, uniform_variance
 from erflab.figures.growth import Growth, draw_growth
-from erflab.figures.style import PAGE, paper, save
+from erflab.figures.style import TEXT, paper, save
 
 SWEEP = Path("multirun/depth_law")
 LABELS = {"uniform": "uniform", "linear": "linear", "relu": "ReLU", "tanh": "tanh"}
@@ -30,7 +30,7 @@ SLOPE = uniform_variance(layers=1, kernel=3)
 EXACT = {"size": 0.489, "ratio": -0.477}  # exponents of the exact uniform stack over every depth n = 5..40
 GAUSSIAN = math.sqrt(-2 * math.pi * math.log(LUO_LEVEL))  # 4.406: the size of a Gaussian, in sigma
 RESOLUTION = 0.05  # largest relative standard error of a slope that may confirm the law
-TEXT = """# The effective field grows as the square root of depth
+FINDING = """# The effective field grows as the square root of depth
 
 Stacks of n 3 x 3 convolutions without stride. sigma is that of `signed` gradients with uniform weights and of `energy` with
 random ones (that of `absolute` would be sqrt(2) larger). The size is the paper's: the side of the square with the area of
@@ -65,7 +65,7 @@ def main(random: Mapping[str, str] | None = None, uniform: Mapping[str, str] | N
     table.insert(1, row("uniform, fewer depths", same))
     write_table(SWEEP / "table.csv", table)
     print(*save(draw(stacks), SWEEP / "depth_law"), sep="\n")
-    conclude(SWEEP, TEXT.format(slope=SLOPE) + markdown(table), claims(stacks))
+    conclude(SWEEP, FINDING.format(slope=SLOPE) + markdown(table), claims(stacks))
 
 
 def point(weights: str, layers: str, seed: str, directory: Path) -> dict[str, str | float]:
@@ -125,7 +125,7 @@ def draw(stacks: Mapping[str, Stack]) -> Figure:
         "ratio": ("size / TRF", Growth("Gaussian limit", n, GAUSSIAN * np.sqrt(SLOPE * n) / (2 * n + 1))),
     }
     with paper():
-        figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
+        figure = Figure(figsize=(TEXT, 2.8), layout="constrained")
         for axes, (name, (label, limit)) in zip(figure.subplots(1, 3), limits.items(), strict=True):
             series = [growth(LABELS[weights], stack, name) for weights, stack in stacks.items()]
             draw_growth(axes, series, reference=limit, logarithmic=name != "variance")

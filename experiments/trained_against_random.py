@@ -16,7 +16,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from study import Claim, coefficient, conclude, markdown, measured, rows, write_table
 
-from erflab.analysis.scaling import mean_of, quotient
+from erflab.analysis.scaling import quotient, replicate_mean
 from erflab.figures.depth import DepthPoint, draw_depth
 from erflab.figures.style import save
 
@@ -46,7 +46,7 @@ def main(seeds: str | None = None) -> None:
 def block(trained: dict[str, Any], random: list[dict[str, Any]]) -> dict[str, Any]:
     """One block: sigma of both, and their ratio."""
     sigma = coefficient(trained, "gradient.sigma")
-    seeds = mean_of([row["gradient.sigma"]["value"] for row in random])
+    seeds = replicate_mean([row["gradient.sigma"]["value"] for row in random])
     return {
         "block": trained["layer"],
         "TRF (px)": trained["trf_size_y"]["value"],

@@ -127,13 +127,15 @@ def replicate_means(
     return places, means, np.array([_reach(group) for group in groups])
 
 
-def mean_of(replicates: Sequence[float]) -> Coefficient:
-    """The mean over replicates (networks of several weight seeds, say) with its t interval; one replicate has none."""
-    values = np.asarray(replicates, np.float64)
-    if len(values) < 2:
-        return Coefficient(float(values[0]))
-    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
-    return _with_interval(mean, error, len(values) - 1)
+def replicate_mean(values: ArrayLike) -> Coefficient:
+    """The mean over replicates (weight seeds, say) with its 95 % t interval; without an interval for one replicate."""
+    replicates = np.asarray(values, float)
+    mean = float(replicates.mean())
+    if len(replicates) < 2:
+        return Coefficient(mean)
+    error = float(replicates.std(ddof=1)) / math.sqrt(len(replicates))
+    reach = _reach(replicates)
+    return Coefficient(mean, error, (mean - reach, mean + reach))
 
 
 def quotient(above: Estimate, below: Estimate, freedom: int) -> Coefficient:

@@ -5,54 +5,24 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import cycle
 
-import numpy as np
-import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
-from matplotlib.patches import Ellipse as EllipsePatch
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
-from erflab.analysis import FalloffFit, Moments, section
-from erflab.analysis.profile import check_map
 from erflab.errors import MeasurementError
-from erflab.figures.extent import Box, Limits, extent, in_view, outline, union
-from erflab.figures.style import COLORMAP, COLORS, COLUMN, OVERLAY, PAGE, freeze_layout, paper
+from erflab.figures.extent import Limits, extent, in_view, union
+from erflab.figures.maps import add_color_bar, draw_map
+from erflab.figures.outlines import draw_box, draw_center, draw_ellipses, draw_squares, legend_of
+from erflab.figures.panel import ErfPanel
+from erflab.figures.sections import draw_sections, labels
+from erflab.figures.style import COLUMN, OVERLAY, PAGE, freeze_layout, paper
 
-FLOOR = 1e-3
-"""The least relative value that a map shows; the colour bar's arrow says that there is less."""
-
-_TRF = COLORS[2]
-_DASHES = (0, (3, 1.5))
-_SECTION, _LABELS, _LEGEND_ROW, _TITLE = 1.0, 1.0, 0.16, 0.2  # heights in inches of what a figure stacks
+_SECTION, _LABELS, _LEGEND_ROW, _TITLE = 1.0, 1.0, 0.14, 0.2  # heights in inches of what a figure stacks
 _NOTE_CHARACTER, _TITLE_CHARACTER = 0.05, 0.065  # width in inches of a character of a note, of a title
-_OUTLINE = [withStroke(linewidth=1.8, foreground="black")]
-_NOWHERE = (-math.inf, math.inf, -math.inf, math.inf)
-
-
-@dataclass(frozen=True, eq=False)
-class ErfPanel:
-    """One map to draw, with what is known about it. Lengths are in px from the unit's centre."""
-
-    title: str
-    """Short, such as "gradient"."""
-    map: xr.DataArray
-    """Values on (y, x), linear; drawn relative to their own peak."""
-    fit: FalloffFit | None = None
-    moments: Moments | None = None
-    box: Box | None = None
-    """The TRF as (y0, y1, x0, x1), inclusive pixels; may be infinite. Its outline is half a px further out."""
-    notes: tuple[str, ...] = ()
-    """Short flags, written into the map."""
 
 
 def draw_erf(panels: Sequence[ErfPanel], *, title: str | None = None, strip: float = 1.0) -> Figure:
@@ -68,38 +38,36 @@ def draw_erf(panels: Sequence[ErfPanel], *, title: str | None = None, strip: flo
     """
     if not panels:
         raise MeasurementError("there are 0 panels to draw; give at least one map.")
-    peaks = [_peak(panel) for panel in panels]
+    for panel in panels:
+        panel.peak  # noqa: B018 - refuses what cannot be drawn
     limits = union([extent(panel.map) for panel in panels])
     with paper():
-        marks = _marks(panels, limits)
-        entries = len(marks) + sum(1 if panel.fit is None else 2 for panel in panels)
+        marks = legend_of(panels, limits)
         titles = _titles(panels)
         above = _TITLE * max(name.count("\n") for name in titles) + (0.0 if title is None else _TITLE)
         heights = _map_height(len(panels), limits), _SECTION
-        below = _LEGEND_ROW * math.ceil(entries / 2)
+        below = _LEGEND_ROW * _legend_rows(panels, marks)
         size = _width(len(panels)), sum(heights) + _LABELS + below + above
         figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03))
         grid = figure.add_gridspec(2, len(panels), height_ratios=heights)
         maps = _add_map_axes(figure, [grid[0, i] for i in range(len(panels))], limits)
-        for axes, panel, peak, name in zip(maps, panels, peaks, titles, strict=True):
-            image = _draw_map(axes, panel, peak, limits)
+        for axes, panel, name in zip(maps, panels, titles, strict=True):
+            image = _draw_panel(axes, panel, limits)
             axes.set_title(name)
-        _add_color_bar(figure, maps[-1], image, len(panels))
-        lines = _draw_section(figure.add_subplot(grid[1, :]), panels, strip, limits)
-        figure.legend(handles=lines + marks, loc="outside lower center", ncols=2)
+        add_color_bar(maps[-1], image, _map_width(len(panels)))
+        lines = draw_sections(figure.add_subplot(grid[1, :]), panels, limits, strip)
+        figure.legend(handles=[*lines, *marks], loc="outside lower center", ncols=2)
         if title is not None:
             figure.suptitle(title, fontsize=8)
         freeze_layout(figure)
     return figure
 
 
-def _peak(panel: ErfPanel) -> float:
-    peak = float(check_map(panel.map).max())
-    if peak <= 0:
-        raise MeasurementError(
-            f"the map {panel.title!r} has no positive value (peak {peak:g}); there is nothing to draw."
-        )
-    return peak
+def _legend_rows(panels: Sequence[ErfPanel], marks: Sequence[Artist]) -> int:
+    """Rows of text of a legend in two columns, filled one after the other."""
+    rows = [label.count("\n") + 1 for panel in panels for label in labels(panel)] + [1] * len(marks)
+    half = math.ceil(len(rows) / 2)
+    return max(sum(rows[:half]), sum(rows[half:]))
 
 
 def _width(count: int) -> float:
@@ -139,65 +107,19 @@ def _add_map_axes(figure: Figure, places: Sequence[SubplotSpec], limits: Limits)
     return maps
 
 
-def _add_color_bar(figure: Figure, axes: Axes, image: AxesImage, count: int) -> None:
-    """Beside the last map and as high as it, which a colour bar of the whole row would not be."""
-    inch = 1 / _map_width(count)
-    bar = axes.inset_axes((1 + 0.05 * inch, 0.0, 0.08 * inch, 1.0))
-    decades = np.logspace(math.log10(FLOOR), 0, round(-math.log10(FLOOR)) + 1)
-    figure.colorbar(image, cax=bar, label="relative to peak", extend="min", ticks=decades)
-
-
-def _draw_map(axes: Axes, panel: ErfPanel, peak: float, limits: Limits) -> AxesImage:
+def _draw_panel(axes: Axes, panel: ErfPanel, limits: Limits) -> AxesImage:
     """The map's image with the TRF, the fit and the unit's centre upon it."""
-    left, right, top, bottom = extent(panel.map)
-    image = axes.imshow(
-        np.maximum(check_map(panel.map).sortby(["y", "x"]).values / peak, FLOOR),
-        cmap=COLORMAP,
-        norm=LogNorm(FLOOR, 1),
-        extent=(left, right, bottom, top),
-        interpolation="nearest",
-    )
-    axes.set(xlim=limits[:2], ylim=(limits[3], limits[2]))  # imshow moved them
-    _draw_box(axes, panel.box, limits)
+    image = draw_map(axes, panel.map, limits)
+    draw_box(axes, panel.box, limits)
+    draw_squares(axes, panel.squares)
     if panel.fit is not None:
-        _draw_ellipses(axes, panel.fit)
-    # Outlined, for the peak below it may be white as well.
-    axes.plot(0, 0, "+", color="white", markersize=6, markeredgewidth=0.8, path_effects=_OUTLINE, gid="center")
+        draw_ellipses(axes, panel.fit)
+    draw_center(axes)
     if panel.moments is not None:
         axes.plot(panel.moments.centroid_x, panel.moments.centroid_y, "o", color=OVERLAY, markersize=2, gid="centroid")
     hidden = panel.box is not None and not in_view(panel.box, limits)
     _write_notes(axes, [*panel.notes, *(["TRF beyond view"] if hidden else [])])
     return image
-
-
-def _draw_ellipses(axes: Axes, fit: FalloffFit) -> None:
-    """The fit's one-sigma ellipse, and dashed its two-sigma ellipse."""
-    center = fit.parameters["center_x"], fit.parameters["center_y"]
-    for reach, style in ((1, "-"), (2, _DASHES)):
-        axes.add_patch(
-            EllipsePatch(
-                center,
-                2 * reach * fit.ellipse.sigma_major,
-                2 * reach * fit.ellipse.sigma_minor,
-                angle=math.degrees(fit.ellipse.theta),
-                fill=False,
-                edgecolor=OVERLAY,
-                linestyle=style,
-                linewidth=0.9,
-                gid=f"{reach} sigma",
-            )
-        )
-
-
-def _draw_box(axes: Axes, box: Box | None, limits: Limits) -> None:
-    """Outline the TRF; infinite edges are drawn just out of sight."""
-    if box is None:
-        return
-    margin = max(limits[1] - limits[0], limits[3] - limits[2])
-    left, right, top, bottom = np.clip(outline(box), min(limits) - margin, max(limits) + margin)
-    axes.add_patch(
-        Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=_TRF, linewidth=1.0, gid="TRF")
-    )
 
 
 def _write_notes(axes: Axes, notes: Sequence[str]) -> None:
@@ -210,39 +132,3 @@ def _write_notes(axes: Axes, notes: Sequence[str]) -> None:
             "\n".join(lines), (0, 0), (2, 2), "axes fraction", "offset points", color="white", fontsize=6, bbox=frame
         )
         text.set(va="bottom", gid="notes", in_layout=False)
-
-
-def _draw_section(axes: Axes, panels: Sequence[ErfPanel], strip: float, limits: Limits) -> list[Artist]:
-    """Sections along x: each map's data, its fit dashed, the TRF's edges upright."""
-    handles: list[Artist] = []
-    for panel, color in zip(panels, cycle(c for c in COLORS if c != _TRF)):
-        data = section(panel.map, width=strip)
-        peak = float(data.max()) or 1.0
-        handles += axes.plot(data["x"], data / peak, color=color, linewidth=0.8, label=panel.title)
-        if panel.fit is not None:
-            fitted = section(panel.fit.evaluate(_finely(panel.map)), width=strip) / peak
-            label = f"{panel.fit.family}, σ = {panel.fit.sigma:.3g} px"
-            handles += axes.plot(fitted["x"], fitted, color=color, linestyle=_DASHES, label=label)
-    for edge in sorted({e for panel in panels for e in outline(panel.box or _NOWHERE)[:2] if math.isfinite(e)}):
-        axes.axvline(edge, color=_TRF, linewidth=1.0, gid="TRF")
-    axes.set(xlim=limits[:2], xlabel="x (px)", ylabel="relative to peak")
-    axes.set_ylim(top=1.05)
-    return handles
-
-
-def _finely(map: xr.DataArray) -> xr.DataArray:
-    """The map's rows with many columns, on which a fitted curve is smooth."""
-    x = np.linspace(float(map["x"].min()), float(map["x"].max()), 401)
-    return xr.DataArray(0.0, coords={"y": map["y"], "x": x}, dims=("y", "x"))
-
-
-def _marks(panels: Sequence[ErfPanel], limits: Limits) -> list[Artist]:
-    """Legend entries of what is marked upon the maps."""
-    marks: list[Artist] = []
-    if any(panel.box is not None and in_view(panel.box, limits) for panel in panels):
-        marks.append(Line2D([], [], color=_TRF, label="TRF"))
-    if any(panel.fit is not None for panel in panels):
-        marks.append(Line2D([], [], color=OVERLAY, label="fit: 1σ, 2σ (dashed)"))
-    if any(panel.moments is not None for panel in panels):
-        marks.append(Line2D([], [], color=OVERLAY, marker="o", markersize=2, linestyle="none", label="centroid"))
-    return marks

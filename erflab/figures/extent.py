@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import xarray as xr
 
-from erflab.analysis import spacing
+from erflab.analysis import contribution_square, spacing
 
 Limits = tuple[float, float, float, float]
 """(left, right, top, bottom), y downwards."""
@@ -32,6 +32,12 @@ def union(extents: Sequence[Limits]) -> Limits:
     least = LEAST_ASPECT * max(right - left, bottom - top)
     wider, higher = max(0.0, least - (right - left)) / 2, max(0.0, least - (bottom - top)) / 2
     return left - wider, right + wider, top - higher, bottom + higher
+
+
+def around_center(maps: Sequence[xr.DataArray], share: float = 0.99) -> Limits:
+    """The square about the unit's centre that holds a share of every map: what a small field in a large image needs."""
+    half = max(contribution_square(map, share) for map in maps) / 2
+    return -half, half, -half, half
 
 
 def outline(box: Box) -> Limits:

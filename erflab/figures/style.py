@@ -10,12 +10,16 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.typing import LineStyleType
 
 COLUMN = 3.25
 """Width in inches of a column of a CVPR paper; figures are drawn at this size and never rescaled."""
 
 PAGE = 6.875
 """Width in inches of both columns, for figures of more maps than a column holds."""
+
+TEXT = 5.5
+"""Width in inches of the text of a NeurIPS paper."""
 
 COLORMAP = "magma"
 """Perceptually uniform, and monotone in grey."""
@@ -26,8 +30,17 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000", "#8C
 OVERLAY = "#56B4E9"
 """Marks on a map: Okabe and Ito's sky blue is no colour of the map's."""
 
-PAGE = 5.5
-"""Width in inches of the text of a NeurIPS paper."""
+DIVERGING = "RdBu_r"
+"""Of signed differences, white at zero; monotone in grey on either side."""
+
+TRF = COLORS[2]
+"""The theoretical field, in every figure."""
+
+DASHES: LineStyleType = (0, (3, 1.5))
+"""Fits and second contours."""
+
+SERIES = tuple(color for color in COLORS if color != TRF)
+"""Colours of methods, in the order in which they are drawn."""
 
 RESOLUTION = 300
 """Dots per inch of the PNG."""

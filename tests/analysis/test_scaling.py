@@ -15,8 +15,8 @@ from erflab.analysis.scaling import (
     Coefficient,
     fit_linear,
     fit_power_law,
-    mean_of,
     quotient,
+    replicate_mean,
     replicate_means,
     uniform_variance,
 )
@@ -206,12 +206,11 @@ def test_a_coefficient_in_words(coefficient, words):
     assert str(coefficient) == words
 
 
-def test_the_mean_over_seeds_has_a_t_interval_and_one_seed_has_none():
-    found = mean_of([8.0, 8.1, 8.2, 8.3])
-    assert found.value == pytest.approx(8.15)
-    assert found.standard_error == pytest.approx(np.std([8.0, 8.1, 8.2, 8.3], ddof=1) / 2)
-    assert found.interval[1] - found.value == pytest.approx(3.18245 * found.standard_error, rel=1e-5)
-    assert mean_of([3.0]) == Coefficient(3.0)
+def test_a_mean_over_replicates_has_the_t_interval_of_its_values():
+    mean = replicate_mean([1.0, 2.0, 3.0])
+    assert (mean.value, mean.standard_error) == pytest.approx((2, 1 / math.sqrt(3)))
+    assert mean.interval == pytest.approx((2 - 4.3027 / math.sqrt(3), 2 + 4.3027 / math.sqrt(3)), rel=1e-4)
+    assert replicate_mean([4.0]).interval is None
 
 
 def test_a_quotient_has_the_error_of_the_delta_method():

@@ -24,7 +24,7 @@ from matplotlib.patches import Ellipse, Rectangle
 from erflab.analysis import fit_falloff, moments, section
 from erflab.errors import MeasurementError
 from erflab.figures import ErfPanel, draw_erf, paper, save
-from erflab.figures.erf import FLOOR
+from erflab.figures.maps import FLOOR
 from erflab.figures.style import COLUMN, PAGE
 
 BOX = (-20.5, 20.5, -16.5, 16.5)
@@ -84,12 +84,13 @@ def test_maps_carry_the_box_the_ellipses_and_the_centre(two):
     assert isinstance(outline, Rectangle)
     # Half a px beyond the inclusive pixels, around them.
     assert outline.get_bbox().bounds == (-17, -21, 34, 42)
-    (one,), (double,) = named(axes, "1 sigma"), named(axes, "2 sigma")
-    assert isinstance(one, Ellipse)
-    assert one.center == pytest.approx((2, -1), abs=1e-6)
-    assert (one.width, one.height) == pytest.approx((16, 10))
+    (half,), (double,) = named(axes, "half maximum"), named(axes, "2 sigma")
+    assert isinstance(half, Ellipse)
+    assert half.center == pytest.approx((2, -1), abs=1e-6)
+    at_half = math.sqrt(2 * math.log(2))
+    assert (half.width, half.height) == pytest.approx((16 * at_half, 10 * at_half))
     assert (double.width, double.height) == pytest.approx((32, 20))
-    assert one.angle == pytest.approx(0, abs=1e-6)
+    assert half.angle == pytest.approx(0, abs=1e-6)
     assert named(axes, "center")[0].get_xydata().tolist() == [[0, 0]]
     assert named(axes, "centroid")[0].get_xydata()[0] == pytest.approx((2, -1), abs=1e-2)
 
@@ -99,18 +100,19 @@ def test_the_section_shows_data_fit_and_edges(two):
     assert sorted(line.get_xdata()[0] for line in named(section, "TRF")) == [-17, 17]
     data, fit, *_ = section.get_lines()
     assert data.get_label() == "gradient"
-    assert fit.get_label() == f"gaussian, σ = {panel().fit.sigma:.3g} px"
+    sigma = math.sqrt((8**2 + 5**2) / 2)
+    assert fit.get_label() == f"Gaussian fit,\nhalf-width {math.sqrt(2 * math.log(2)) * sigma:.3g}, σ {sigma:.3g} px"
     # A section is relative to its own peak, so that of the row's distance from the map's peak nothing is left.
     at_centre = math.exp(-((2 / 8) ** 2) / 2)
     assert np.interp(0, fit.get_xdata(), fit.get_ydata()) == pytest.approx(at_centre, rel=2e-2)
     assert np.interp(0, data.get_xdata(), data.get_ydata()) == pytest.approx(at_centre, rel=2e-2)
-    assert {"TRF", "fit: 1σ, 2σ (dashed)", "centroid"} <= set(texts(two))
+    assert {"TRF", "fit: half maximum", "fit: 2σ", "centroid"} <= set(texts(two))
 
 
 def test_a_bare_map_is_enough():
     figure = draw_erf([panel(box=None, fitted=False)])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["gradient"]
-    for gid in ("TRF", "1 sigma", "centroid", "notes"):
+    for gid in ("TRF", "half maximum", "2 sigma", "centroid", "notes"):
         assert not named(figure.axes[0], gid)
 
 

@@ -1,0 +1,123 @@
+"""What does padding do to the field of a unit at the border?
+
+Six 3 x 3 convolutions without padding, with zeros, with the mirrored image and with the image's other side, seen from the
+centre, the upper edge and the corner. Measures the sweep of conf/experiment/padding.yaml where it has not run yet: for each
+unit the energy of its field, that of the centre being 1, the share of it on the image's outermost pixels, and the share
+beyond its theoretical field, which wrapping carries to the other side.
+
+    python experiments/padding.py
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from matplotlib.figure import Figure
+from study import Claim, conclude, markdown, measured, write_table
+
+import erflab
+from erflab.analysis.metrics import share_outside
+from erflab.analysis.scaling import Coefficient, replicate_mean
+from erflab.figures.maps import draw_map
+from erflab.figures.style import TEXT, freeze_layout, paper, save
+from erflab.result import Result
+
+SWEEP = Path("multirun/padding")
+UNITS = ("center", "edge", "corner")
+FINDING = """# Zeros take most of the field from units at the border; mirrored and wrapped images give it back
+
+Six 3 x 3 convolutions, TRF 13 px. Energy: sum of the field over the image, over that of the centre unit of the same network.
+Border share: what of it lies on the outermost pixels. Far share: what lies beyond the TRF, on the other side of the image.
+Means over weight seeds with their 95 % t intervals.
+
+"""
+
+
+def main(reduced: Mapping[str, str] | None = None) -> None:
+    """`reduced` gives the options of the sweep fewer values (see `measured`)."""
+    found: dict[str, list[Result]] = {}
+    for (padding, _), directory in measured("padding", reduced).items():
+        found.setdefault(padding, []).append(erflab.load(directory))
+    rows = {(padding, unit): row(padding, unit, results) for padding, results in found.items() for unit in UNITS}
+    write_table(SWEEP / "table.csv", list(rows.values()))
+    print(*save(draw({padding: results[0] for padding, results in found.items()}), SWEEP / "padding"), sep="\n")
+    conclude(SWEEP, FINDING + markdown(list(rows.values())), claims(rows))
+
+
+def row(padding: str, unit: str, results: list[Result]) -> dict[str, Any]:
+    def mean(number: Callable[[Result], float]) -> Coefficient:
+        return replicate_mean([number(result) for result in results])
+
+    return {
+        "padding": padding,
+        "unit": unit,
+        "energy": mean(lambda r: float(part(r, unit).map().sum() / part(r, "center").map().sum())),
+        "border share": mean(lambda r: border_share(part(r, unit).map())),
+        "far share": mean(lambda r: share_outside(part(r, unit).map(), part(r, unit).box or ())),
+    }
+
+
+def part(result: Result, unit: str) -> Result:
+    return list(result)[UNITS.index(unit)]
+
+
+def border_share(map: xr.DataArray) -> float:
+    """What of a map of the whole image lies on its outermost pixels."""
+    return 1 - float(map[1:-1, 1:-1].sum() / map.sum())
+
+
+def claims(rows: Mapping[tuple[str, str], dict[str, Any]]) -> list[Claim]:
+    energy, far = ({key: row[name] for key, row in rows.items()} for name in ("energy", "far share"))
+    edge, corner = energy["zeros", "edge"], energy["zeros", "corner"]
+    kept = {key: value for key, value in energy.items() if key[0] != "zeros"}
+    return [
+        Claim(f"with zeros a unit at the edge has 0.2 to 0.5 of the centre's energy ({edge})", within(edge, 0.2, 0.5)),
+        Claim(f"with zeros a unit in the corner has 0.05 to 0.2 of it ({corner})", within(corner, 0.05, 0.2)),
+        Claim(
+            "that is less than the share of a wrapped field that stays on this side: paths that leave do not come back",
+            all(top(energy["zeros", u]) < 1 - top(far["circular", u]) for u in ("edge", "corner")),
+        ),
+        Claim("every other padding keeps between 0.7 and 1.4 of it", all(within(v, 0.7, 1.4) for v in kept.values())),
+        Claim(
+            f"wrapping puts 0.35 to 0.5 of an edge unit's field ({far['circular', 'edge']}) and 0.6 to 0.7 of a corner "
+            f"unit's ({far['circular', 'corner']}) on the other side",
+            within(far["circular", "edge"], 0.35, 0.5) and within(far["circular", "corner"], 0.6, 0.7),
+        ),
+        Claim(
+            "no other padding reaches beyond the TRF",
+            all(v.value < 1e-9 for (p, _), v in far.items() if p != "circular"),
+        ),
+    ]
+
+
+def within(mean: Coefficient, low: float, high: float) -> bool:
+    return mean.interval is not None and low < mean.interval[0] and mean.interval[1] < high
+
+
+def top(mean: Coefficient) -> float:
+    return mean.interval[1] if mean.interval is not None else math.inf
+
+
+def draw(found: Mapping[str, Result]) -> Figure:
+    with paper():
+        figure = Figure(figsize=(TEXT, 3.7), layout="constrained")
+        axes = figure.subplots(len(UNITS), len(found), squeeze=False)
+        for column, (padding, result) in zip(axes.T, found.items(), strict=True):
+            column[0].set_title(padding)
+            for cell, unit in zip(column, UNITS, strict=True):
+                image = draw_map(cell, part(result, unit).map())
+        for cell, unit in zip(axes[:, 0], UNITS, strict=True):
+            cell.set_ylabel(f"{unit}\ny (px)")
+        for cell in axes[-1]:
+            cell.set_xlabel("x (px)")
+        figure.colorbar(image, ax=axes, label="relative to peak", extend="min", shrink=0.6)
+        freeze_layout(figure)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
