@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -147,9 +148,11 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
         computed = [target.cropped(cropping.crop) for target in targets]
         flags = [*flags, *_compiled(computed, loader, config)]
         maps: list[dict[str, Measured]] = [{} for _ in targets]
+        timings, last = {}, time.perf_counter()
         for method, measured in _methods(targets, computed, loader, config):
             for target_maps, found in zip(maps, measured, strict=True):
                 target_maps[method] = found
+            timings[method], last = time.perf_counter() - last, time.perf_counter()
     parts = [
         as_dataset(
             found,
@@ -163,7 +166,7 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
         )
         for t, found in zip(targets, maps, strict=True)
     ]
-    return Result(tuple(parts), circumstances(started, device))
+    return Result(tuple(parts), circumstances(started, device, timings))
 
 
 def _in_order(module: nn.Module, targets: list[Target], loader: Loader, runtime: RuntimeConfig) -> Loader:

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -47,13 +48,19 @@ def device_name(device: torch.device) -> str:
     return platform.machine()
 
 
-def circumstances(started: datetime, device: torch.device, command: list[str] | None = None) -> dict[str, Any]:
-    """Times, host, command: what differs between two runs with the same result."""
+def circumstances(
+    started: datetime,
+    device: torch.device,
+    timings: Mapping[str, float] | None = None,
+    command: list[str] | None = None,
+) -> dict[str, Any]:
+    """Times (in all, and of each method, in s), host, command: what differs between two runs with the same result."""
     finished = datetime.now(UTC)
     return {
         "started": started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds"),
         "seconds": round((finished - started).total_seconds(), 3),
+        "timings": {method: round(seconds, 3) for method, seconds in (timings or {}).items()},
         "host": socket.gethostname(),
         "system": platform.platform(),
         "device": str(device),
