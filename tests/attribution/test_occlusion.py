@@ -156,6 +156,7 @@ def test_offsets_are_evenly_spaced_and_each_is_read(patch: int, step: int, units
     for axis in (plan.y, plan.x):
         assert set(np.diff(axis.offsets)) == {float(step)}
     assert int(plan.counts().min()) >= 1
+    assert bool((plan.bins() >= 0).any(0).all())  # no occluder that no unit sees
     reach = (field.size[0] + patch - 2) / 2  # TRF + (a - 1) positions
     assert max(plan.y.offsets) <= reach
     assert max(plan.y.offsets) > reach - step
