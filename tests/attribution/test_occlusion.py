@@ -156,7 +156,6 @@ def test_offsets_are_evenly_spaced_and_each_is_read(patch: int, step: int, units
     for axis in (plan.y, plan.x):
         assert set(np.diff(axis.offsets)) == {float(step)}
     assert int(plan.counts().min()) >= 1
-    assert bool((plan.bins() >= 0).any(0).all())  # no occluder that no unit sees
     reach = (field.size[0] + patch - 2) / 2  # TRF + (a - 1) positions
     assert max(plan.y.offsets) <= reach
     assert max(plan.y.offsets) > reach - step
@@ -169,6 +168,15 @@ def test_all_needs_one_stride_cell_of_occluders() -> None:
     _, _, plan, _ = setting(units="all", patch=2, step=1)
     assert len(plan.occluders) == 16
     assert int(plan.counts().max()) == 1
+
+
+@pytest.mark.parametrize("units", ["all", "unclipped"])
+def test_occluders_that_no_unit_sees_are_not_run(units: str) -> None:
+    """Units that see one pixel in four: of a stride cell's sixteen pixels, one matters."""
+    field = theoretical_field(nn.Conv2d(3, 3, 1, stride=4), None, (SIZE, SIZE))
+    plan = plan_occlusion(OcclusionConfig(units=units, patch=1, step=1), field)
+    assert len(plan.occluders) == 1
+    assert plan.frame.shape == (1, 1)
 
 
 def test_unclipped_units_alone_are_read_in_that_mode() -> None:
