@@ -170,6 +170,15 @@ def test_all_needs_one_stride_cell_of_occluders() -> None:
     assert int(plan.counts().max()) == 1
 
 
+@pytest.mark.parametrize("units", ["all", "unclipped"])
+def test_occluders_that_no_unit_sees_are_not_run(units: str) -> None:
+    """Units that see one pixel in four: of a stride cell's sixteen pixels, one matters."""
+    field = theoretical_field(nn.Conv2d(3, 3, 1, stride=4), None, (SIZE, SIZE))
+    plan = plan_occlusion(OcclusionConfig(units=units, patch=1, step=1), field)
+    assert len(plan.occluders) == 1
+    assert plan.frame.shape == (1, 1)
+
+
 def test_unclipped_units_alone_are_read_in_that_mode() -> None:
     _, field, plan, _ = setting(units="unclipped", patch=2, step=1)
     assert clipped_share(plan, field) == 0
