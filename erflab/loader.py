@@ -54,13 +54,12 @@ class Loader:
         """Height and width in px."""
         return self.shape[1:]
 
-    @property
-    def at_once(self) -> int:
-        """Images per batch."""
+    def fitting(self, size: Sequence[int]) -> int:
+        """Images per batch, of each of which a part of this size (px) is computed."""
         if isinstance(self.batch_size, int):
             return self.batch_size
         budget, most = (2**25, 256) if self.device.type == "cuda" else (2**20, 64)
-        return max(1, min(most, budget // math.prod(self.size)))
+        return max(1, min(most, budget // math.prod(size)))
 
     def batches(self, what: str, at_once: int | None = None) -> Iterator[Batch]:
         """All images, `at_once` at a time, with a progress bar named for the method.
@@ -68,7 +67,7 @@ class Loader:
         A batch ends where a look is due (`look_counts`), so that what is looked at does not depend on the batch size. While
         one batch is measured a thread reads the next; an image follows from its index alone, so that changes no pixel.
         """
-        total, at_once = len(self.images), at_once or self.at_once
+        total, at_once = len(self.images), at_once or self.fitting(self.size)
         with (
             tqdm(total=total, desc=what, unit="image", disable=not self.progress) as bar,
             ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as reader,

@@ -210,7 +210,8 @@ def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: R
         against = dataclasses.replace(batch, baseline=fill(batch) if fill else None)
         return [method.maps(target.trunk, against.cut(target.crop), target.aim, config, runtime.seed)]
 
-    return stream(name, [target], [measured], loader, maps, runtime)[0]
+    at_once = loader.fitting(target.computed_size)
+    return stream(name, [target], [measured], loader, maps, runtime, at_once)[0]
 
 
 def _shared_gradient(
@@ -224,7 +225,7 @@ def _shared_gradient(
         cut = batch.cut(targets[0].crop)
         return shared_gradient_maps(trunks, cut, aims, config.magnitude, seed=runtime.seed, draws=config.draws)
 
-    return stream("gradient", targets, found, loader, maps, runtime)
+    return stream("gradient", targets, found, loader, maps, runtime, loader.fitting(targets[0].computed_size))
 
 
 def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
@@ -261,7 +262,7 @@ def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime:
         return [occlusion_maps(difference, plan, against, against.reference, config.per_evaluation)]
 
     # As many images at a time as make, with their occluders, one batch in memory.
-    at_once = max(1, loader.at_once // config.per_evaluation)
+    at_once = max(1, loader.fitting(target.computed_size) // config.per_evaluation)
     return stream("occlusion", [target], [measured], loader, maps, runtime, at_once)[0]
 
 
