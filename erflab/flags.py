@@ -17,8 +17,9 @@ FLAGS = {
     "dead_images": "the unit is dead on part of the images: the map is that of the others; choose another unit",
     "underflow": "the map is close to the smallest number that there is; use runtime.precision=float64",
     "low_precision": "runtime.precision moves sigma by more than 0.1 % on the first batch; use fp32",
-    "precision_fallback": "bf16 moves sigma by more than 0.1 % on the first batch, so auto measured in fp32",
-    "not_compiled": "runtime.compile was asked for, but the model was run as it is",
+    "precision_fallback": "bf16 moves sigma by more than 0.1 % on the first batch, so auto measured in fp32; "
+    "the numbers stand",
+    "not_compiled": "runtime.compile was asked for, but the model was run as it is; the numbers stand",
     "auto_size_fallback": "images.size=auto found no size that holds the whole field; images.fallback_size was taken",
     "crop_differs": "computed on a part of the first image, the map is another one than on the whole; whole images were "
     "computed, so the result stands; report the model, or set runtime.crop=off",

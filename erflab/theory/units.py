@@ -15,7 +15,7 @@ from erflab.theory.boxes import Boxes
 
 LONGEST_PERIOD = 64
 
-MOST_SKEWED = 0.6
+MOST_SKEWED = 1.2
 """By how many octaves the steps of a grid's axes may differ, for a shape alone to be taken for a grid of the image."""
 
 TIE = 0.05
