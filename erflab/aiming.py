@@ -29,11 +29,6 @@ class Target:
     crop: Crop | None = None
 
     @property
-    def label(self) -> str:
-        """The layer and the unit."""
-        return f"{self.field.layer} {list(self.field.unit)}"
-
-    @property
     def computed_size(self) -> tuple[int, ...]:
         """Height and width in px of what is computed of each image."""
         return self.field.input_size if self.crop is None else self.crop.size

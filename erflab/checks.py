@@ -95,9 +95,7 @@ def channel_sum_flag(method: str, trunk: Trunk, aim: Aim, images: Tensor) -> Ite
         outputs = aim.read(trunk(images))
     sums, scale = outputs.sum(1).abs(), outputs.square().sum(1).sqrt()
     if outputs.shape[1] > 1 and bool((scale > 0).any()) and bool((sums <= VANISHING_SUM * scale).all()):
-        yield Flag(
-            "channel_sum", "gradient", f"{float((sums / scale.clamp(min=1e-300)).max()):.0e} of the channels' norm"
-        )
+        yield Flag("channel_sum", method, f"{float((sums / scale.clamp(min=1e-300)).max()):.0e} of the channels' norm")
 
 
 def refuse_flags(result: Result, runtime: RuntimeConfig) -> None:

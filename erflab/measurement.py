@@ -229,15 +229,19 @@ def _shared_gradient(
 
 
 def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
-    few = loader.load(range(min(4, len(loader.images)))).cut(target.crop).images
     return Measured(
         target.frame,
         MapSums(target.frame.shape, loader.device),
         Convergence(len(loader.images), runtime.tolerance),
         config.magnitude,
         PIXEL_METHODS[name].map_unit(config.magnitude),
-        flags=tuple(channel_sum_flag(name, target.trunk, target.aim, few) if config.magnitude in SUMMED else ()),
+        flags=_sum_flags(name, target, loader) if config.magnitude in SUMMED else (),
     )
+
+
+def _sum_flags(name: str, target: Target, loader: Loader) -> tuple[Flag, ...]:
+    few = loader.load(range(min(4, len(loader.images)))).cut(target.crop).images
+    return tuple(channel_sum_flag(name, target.trunk, target.aim, few))
 
 
 def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime: RuntimeConfig) -> Measured:

@@ -59,7 +59,7 @@ class Result:
             )
         return self.parts[0]
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
         """The name of each part: its layer, with the unit where a layer has several."""
         return part_labels([json.loads(part.attrs["theory"]) for part in self.parts])

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pickle
 import re
 import subprocess
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from sweeping import erflab as run_in_process
 
 import erflab
 from erflab import cli
@@ -33,16 +33,7 @@ FAST = [
 def invoke(arguments: list[str], directory: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Run the console entry in this process; its exit code."""
     monkeypatch.chdir(directory)
-    monkeypatch.delenv(cli.FULL_ERROR, raising=False)
-    monkeypatch.setattr(sys, "argv", ["erflab", *arguments, "hydra.run.dir=out", "hydra/job_logging=none"])
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        os.environ.pop(cli.FULL_ERROR, None)
-    return 0
+    return run_in_process(monkeypatch, *arguments, "hydra.run.dir=out", "hydra/job_logging=none")
 
 
 def test_a_run_leaves_result_summary_figures_and_configuration(tmp_path: Path) -> None:

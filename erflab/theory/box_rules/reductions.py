@@ -89,13 +89,6 @@ def batch_norm(
     return [box.core(edge)] + [box.core(box.constant(box.NOTHING, o.shape)) for o in call.node.outputs[1:]]
 
 
-def batch_norm_without_running(
-    call: Call, source: Value, weight: Any, bias: Any, training: bool = True, *_: Any
-) -> list[Tensor]:
-    """Without running statistics, those of the batch."""
-    return batch_norm(call, source, weight, bias, None, None, True)
-
-
 def batch_norm_no_training(call: Call, source: Value, *rest: Any) -> list[Tensor]:
     """The eval-only form."""
     return batch_norm(call, source, None, None, None, None, False)
