@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from erflab.accumulate import MapSums
 from erflab.aiming import Target, aim_at
-from erflab.attribution.base import Batch
+from erflab.attribution.base import Batch, Frame
 from erflab.attribution.gradient import shared_gradient_maps
 from erflab.attribution.methods import PIXEL_METHODS
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
@@ -231,12 +231,16 @@ def _shared_gradient(
 def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
     return Measured(
         target.frame,
-        MapSums(target.frame.shape, loader.device),
-        Convergence(len(loader.images), runtime.tolerance),
+        *_empty(target.frame, loader, runtime),
         config.magnitude,
         PIXEL_METHODS[name].map_unit(config.magnitude),
         flags=_sum_flags(name, target, loader) if config.magnitude in SUMMED else (),
     )
+
+
+def _empty(frame: Frame, loader: Loader, runtime: RuntimeConfig) -> tuple[MapSums, Convergence]:
+    """The sums of a map in `frame` and their convergence, before the first image."""
+    return MapSums(frame.shape, loader.device), Convergence(len(loader.images), runtime.tolerance)
 
 
 def _sum_flags(name: str, target: Target, loader: Loader) -> tuple[Flag, ...]:
@@ -252,8 +256,7 @@ def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime:
     flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
     measured = Measured(
         plan.frame,
-        MapSums(plan.frame.shape, loader.device),
-        Convergence(len(loader.images), runtime.tolerance),
+        *_empty(plan.frame, loader, runtime),
         f"{plan.patch} px patch",
         "output^2",
         plan.counts(),
