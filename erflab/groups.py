@@ -21,16 +21,24 @@ ENOUGH_GROUPS = 8
 
 
 def grouped_map(dataset: xr.Dataset, map: xr.DataArray, method: str) -> GroupedMap:
-    """A method's mean map, dims (y, x), with the sums of its groups."""
-    return GroupedMap(map, dataset[f"{method}_groups"].values, dataset[f"{method}_group_images"].values)
+    """A method's mean map, dims (y, x), with the sums of its groups, which may cover only the part that was computed."""
+    groups = dataset[f"{method}_groups"]
+    corner = [
+        map[axis].to_index().get_loc(groups[dim].values[0]) for axis, dim in zip("yx", groups.dims[1:], strict=True)
+    ]
+    return GroupedMap(map, groups.values, dataset[f"{method}_group_images"].values, (corner[0], corner[1]))
 
 
-def equal_weight_map(dataset: xr.Dataset, map: xr.DataArray, method: str) -> GroupedMap | None:
-    """The mean of the images' maps each divided by its own sum, on the grid of `map`; None if no image has one."""
-    sums = dataset[f"{method}_equal_groups"].values.astype(np.float64)
+def equal_weight_map(dataset: xr.Dataset, method: str) -> GroupedMap | None:
+    """The mean of the images' maps each divided by its own sum, where they were computed; None if no image has one."""
+    sums = dataset[f"{method}_equal_groups"]
+    axes = {axis: dataset[dim].values for axis, dim in zip("yx", sums.dims[1:], strict=True)}
     images = dataset[f"{method}_equal_group_images"].values
     count = int(images.sum())
-    return GroupedMap(map.copy(data=sums.sum(0) / count), sums, images) if count else None
+    if not count:
+        return None
+    values = sums.values.astype(np.float64)
+    return GroupedMap(xr.DataArray(values.sum(0) / count, axes, ("y", "x")), values, images)
 
 
 def equal_weight_sigma(grouped: GroupedMap | None) -> Estimate:

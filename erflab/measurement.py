@@ -231,7 +231,8 @@ def _shared_gradient(
 def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
     return Measured(
         target.frame,
-        *_empty(target.frame, loader, runtime),
+        target.computed,
+        *_empty(target.computed, loader, runtime),
         config.magnitude,
         PIXEL_METHODS[name].map_unit(config.magnitude),
         flags=_sum_flags(name, target, loader) if config.magnitude in SUMMED else (),
@@ -255,6 +256,7 @@ def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime:
     share = clipped_share(plan, target.field)
     flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
     measured = Measured(
+        plan.frame,
         plan.frame,
         *_empty(plan.frame, loader, runtime),
         f"{plan.patch} px patch",

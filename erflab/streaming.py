@@ -34,7 +34,7 @@ def stream(
     compute, precision = Halving(maps), None
     for batch in loader.batches(method, at_once):
         if precision is None:
-            frames = [measured.frame for measured in found]
+            frames = [measured.covered for measured in found]
             precision, new = first_maps(method, runtime, loader.device, compute, batch, frames)
         else:
             new = precision.maps(compute, batch)
