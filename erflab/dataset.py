@@ -19,6 +19,7 @@ from erflab.attribution.base import Aim, Frame
 from erflab.config import ErflabConfig
 from erflab.convergence import Convergence
 from erflab.flags import Flag
+from erflab.groups import packed_sums
 from erflab.identity import identity
 from erflab.images import ImageSource
 from erflab.jsonfiles import as_json
@@ -113,11 +114,7 @@ def _variables(name: str, measured: Measured, dims: tuple[str, str], covered: tu
             measured.placed(sums.variance).cpu().numpy(),
             {"long_name": "variance over images"},
         ),
-        f"{name}_groups": (
-            ("group", *covered),
-            sums.group_sums.float().cpu().numpy(),
-            {"long_name": "sum over the group's images"},
-        ),
+        f"{name}_groups": packed_sums(sums.group_sums, ("group", *covered)),
         f"{name}_group_images": (("group",), sums.group_counts, {"long_name": "images in the group"}),
         f"{name}_equal_groups": (
             ("group", *covered),
