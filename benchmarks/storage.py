@@ -2,7 +2,7 @@
 
     python benchmarks/storage.py [--kind NAME ...] [--images 16] [--runs 300] [--directory DIR] [--json FILE]
 
-Kinds are ResNet-18s at 224 px on noise, whose images are as many scenes, so that all 16 groups are stored. Each row tells bytes:
+Kinds are ResNet-18s at 224 px on noise, each image a scene of its own, so that all 16 groups are stored. Each row tells bytes:
 of the result, the summary, the figures, the other files (provenance, log, `.hydra/`), of all of them, as the file system
 holds them (whole blocks), and of a compressed tar; the number of files and directories; and the shares of `result.nc` by
 variable. Runs that DIR holds already are not measured again. The table is collected of copies of the first kind's run.
