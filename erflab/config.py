@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from erflab.attribution_config import (
     METHODS,
@@ -28,6 +28,7 @@ from erflab.settings import at_least, one_of, option, pair
 
 __all__ = [
     "FAMILIES",
+    "FIGURES",
     "GRID",
     "METHODS",
     "WEIGHTS_WITHOUT_FILE",
@@ -43,6 +44,7 @@ __all__ = [
     "ImagesConfig",
     "InputXGradientConfig",
     "IntegratedGradientsConfig",
+    "MLflowConfig",
     "MethodConfig",
     "ModelConfig",
     "NoiseConfig",
@@ -51,9 +53,13 @@ __all__ = [
     "RuntimeConfig",
     "SignedAttributionConfig",
     "TargetConfig",
+    "TensorBoardConfig",
+    "TrackingConfig",
     "as_dict",
 ]
 
+FIGURES = tuple("erf outlines sections radial residual spectrum comparison convergence depth grid areas".split())
+"""The kinds of `plots.KINDS` that are drawn of one result; importing them would import more than a command line needs."""
 LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
 GRID = "grid"
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "float64")
@@ -271,7 +277,9 @@ class RuntimeConfig:
     threads: int | None = option(None, "CPU threads; default: torch's choice (recorded in the result)")
     seed: int = option(0, "seed of the random signs")
     progress: bool = option(True, "show progress bars and the final table")
-    figures: bool = option(True, "draw the figures")
+    figures: Any = option(
+        True, f"true: maps, and sizes against depth; false; or a list of kinds to draw: {', '.join(FIGURES)}"
+    )
     overwrite: bool = option(False, "measure anew where the directory holds a result, which is removed first")
     strict: bool = option(False, "end with an error if a flag was raised (the result is saved first)")
     accept: list[str] = option([], "flags that runtime.strict lets pass, such as [trf_global]")
@@ -290,6 +298,10 @@ class RuntimeConfig:
         one_of("runtime.crop", self.crop, CROPS)
         if self.threads is not None:
             at_least("runtime.threads", self.threads, 1)
+        if not isinstance(self.figures, (bool, list, tuple)):
+            raise ConfigError(f"runtime.figures is {self.figures!r}; give true, false or a list such as [erf,radial].")
+        for kind in () if isinstance(self.figures, bool) else self.figures:
+            one_of("runtime.figures", kind, FIGURES)
         for code in self.accept:
             one_of("runtime.accept", code, tuple(FLAGS))
         if self.tolerance is not None and not 0 < self.tolerance < 1:
@@ -302,6 +314,43 @@ class RuntimeConfig:
 
 
 @dataclass
+class TrackingConfig:
+    """Where a run is sent once its result is written. This one: nowhere."""
+
+    sink: ClassVar[str] = "none"
+    package: ClassVar[str | None] = None
+    """What must be installed."""
+
+
+@dataclass
+class TensorBoardConfig(TrackingConfig):
+    """Event files for TensorBoard."""
+
+    sink = "tensorboard"
+    package = "tensorboard"
+    directory: str | None = option(
+        None, "where the runs' event files go, each below its name; default: tensorboard/ in the run's own directory"
+    )
+
+
+@dataclass
+class MLflowConfig(TrackingConfig):
+    """A run in MLflow."""
+
+    sink = "mlflow"
+    package = "mlflow"
+    uri: str | None = option(
+        None, "server or store, http://HOST:5000 or sqlite:///FILE; default: MLFLOW_TRACKING_URI, else MLflow's own"
+    )
+    experiment: str = option("erflab", "the experiment that the run belongs to; made if there is none of that name")
+
+    def __post_init__(self) -> None:
+        """Check that there is a name."""
+        if not self.experiment.strip():
+            raise ConfigError(f"tracking.experiment is {self.experiment!r}; give a name.")
+
+
+@dataclass
 class ErflabConfig:
     """A whole measurement."""
 
@@ -311,6 +360,7 @@ class ErflabConfig:
     target: TargetConfig = field(default_factory=TargetConfig, metadata={"help": "which unit of which layer"})
     falloff: FalloffConfig = field(default_factory=FalloffConfig, metadata={"help": "the falloff model"})
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig, metadata={"help": "where and how to run"})
+    tracking: TrackingConfig = field(default_factory=TrackingConfig, metadata={"help": "where runs are tracked"})
     seed: int = option(0, "one seed for initialisation, images and signs, where a group sets none of its own")
 
 

@@ -11,13 +11,15 @@ from typing import Any
 
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
+from erflab.drawing import draw_figures
 from erflab.errors import ResultError
 from erflab.failure import FAILURE, write_failure
 from erflab.identity import changed_files, differences, identity, relevant, told
 from erflab.report import run_and_save
 from erflab.result import Result, load
+from erflab.tracking import TRACKED, refuse_missing, track
 
-RESULT_FILES = ("result.nc", "summary.json", "provenance.json")
+RESULT_FILES = ("result.nc", "summary.json", "provenance.json", TRACKED)
 
 log = logging.getLogger("erflab")
 
@@ -42,6 +44,7 @@ def run_job(
         if not (directory / "result.nc").exists():
             _describe(directory, hydra_files)
         config = read()
+        refuse_missing(config.tracking)
         finished = None if config.runtime.overwrite else _finished(config, directory)
         if finished is None:
             _clear(directory)
@@ -80,8 +83,8 @@ def _tell(result: Result, config: ErflabConfig, directory: Path) -> None:
     """The outcome of a finished run, as if it had been run again; what it lacks beside its maps is made."""
     if not _whole(directory / "summary.json"):
         result.save(directory)
-    if config.runtime.figures and not (directory / "figures").exists():
-        result.plot(directory / "figures" / "erf")
+    draw_figures(result, config.runtime.figures, directory / "figures")
+    track(result, config.tracking, directory)
     log.info("finished already; runtime.overwrite=true measures anew")
     print(directory, flush=True)
     refuse_flags(result, config.runtime)
@@ -98,7 +101,8 @@ def _clear(directory: Path) -> None:
     """Remove what another measurement left, the summary first: it must never stand beside a newer result."""
     for name in reversed(RESULT_FILES):
         (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / "figures", ignore_errors=True)
+    for name in ("figures", "tensorboard"):
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 def _describe(directory: Path, hydra_files: Mapping[str, str]) -> None:

@@ -13,8 +13,10 @@ from erflab.analysis.lineshapes import line_shape
 from erflab.analysis.sizes import Quantity
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
+from erflab.drawing import draw_figures
 from erflab.measurement import run
 from erflab.result import Result
+from erflab.tracking import track
 
 Cell = Callable[[Result, str], str]
 
@@ -30,8 +32,8 @@ def run_and_save(config: ErflabConfig, directory: Path) -> Result:
     )
     result = run(config)
     result.save(directory)  # first, so that a figure which cannot be drawn loses nothing that was measured
-    if config.runtime.figures:
-        result.plot(directory / "figures" / "erf")
+    missed = draw_figures(result, config.runtime.figures, directory / "figures")
+    missed += track(result, config.tracking, directory)
     log.info("crop: %s", next(iter(result)).attribute("crop"))
     for verdict in _verdicts(result):
         log.info("%s", verdict)
@@ -44,7 +46,7 @@ def run_and_save(config: ErflabConfig, directory: Path) -> Result:
         console.print(table(result) if len(result) == 1 else depth_table(result))
         for verdict in _verdicts(result):
             console.print(verdict, highlight=False)
-        for flag in flags:
+        for flag in [*flags, *missed]:
             console.print(f"[yellow]![/] {flag}", highlight=False)
     print(directory, flush=True)
     refuse_flags(result, config.runtime)

@@ -258,9 +258,7 @@ class Result:
         if path is not None:
             save(figure, Path(path))
             for label, part in zip(self.labels, self, strict=True) if len(self) > 1 and kind is None else ():
-                part.plot(
-                    Path(path).with_name(f"{Path(path).name}_{re.sub(r'[^A-Za-z0-9.-]+', '_', label).strip('_')}")
-                )
+                part.plot(beside(Path(path), label))
         return figure
 
     @property
@@ -282,6 +280,11 @@ class Result:
         write_json(directory / "summary.json", rows[0] if len(self) == 1 else rows)
         write_json(directory / "provenance.json", dict(self.provenance))
         return directory
+
+
+def beside(stem: Path, label: str) -> Path:
+    """The stem of a part's own file: the part's label added, in characters that every file system takes."""
+    return stem.with_name(f"{stem.name}_{re.sub(r'[^A-Za-z0-9.-]+', '_', label).strip('_')}")
 
 
 def load(path: str | Path) -> Result:
