@@ -32,6 +32,9 @@ log = logging.getLogger("erflab")
 SHARED = {"name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node"}
 """Settings that submitit gives to any cluster; the others are Slurm's."""
 
+OWN = {"cluster", "folder", "max_num_timeout", "poll_s"}
+"""Settings that are no resource of a job."""
+
 
 class ClusterJob(BaseSubmititLauncher):  # type: ignore[misc]
     """What runs on a node: the composition and the task, as hydra-submitit-launcher does them."""
@@ -106,7 +109,7 @@ class Sweep:
             raise ConfigError(f"the jobs cannot be submitted: {' '.join(str(error).split())}") from error
         log.info("submitted %d jobs: %s", len(jobs), ", ".join(job.job_id for job in jobs))
         for run, submitted in zip(runs, jobs, strict=True):
-            if (reason := ending(submitted)) is not None:
+            if (reason := ending(submitted, settings["poll_s"])) is not None:
                 run.record(reason)
 
     def _compose(self, number: int, overrides: list[str]) -> Run:
@@ -131,8 +134,8 @@ class Sweep:
 
 
 def _executor(settings: dict[str, Any]) -> submitit.AutoExecutor:
-    given = dict(settings)
-    cluster, folder = given.pop("cluster"), given.pop("folder")
-    executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=given.pop("max_num_timeout"))
+    requeues = {"slurm_max_num_timeout": settings["max_num_timeout"]}
+    executor = submitit.AutoExecutor(settings["folder"], cluster=settings["cluster"], **requeues)
+    given = {key: value for key, value in settings.items() if key not in OWN}
     executor.update_parameters(**{key if key in SHARED else f"slurm_{key}": value for key, value in given.items()})
     return executor

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 from erflab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from submitit import Job
 
 REASONS = {
     "CANCELLED": "cancelled",
@@ -41,35 +44,39 @@ def require_accounting() -> None:
         )
 
 
-def ending(job: Any) -> str | None:
-    """Wait for a job of submitit's; why it left no outcome, or None if it did.
+def ending(job: Job[Any], poll_s: float) -> str | None:
+    """Wait for a job of submitit's, asking every `poll_s` seconds; why it left no outcome, or None if it did.
 
     A job that Slurm calls completed has left one, though a slow file system may not show it yet.
     """
-    job.wait()
-    dead = [task for task in map(job.task, range(job.num_tasks)) if not task.paths.result_pickle.exists()]
+    from submitit import SlurmJob  # of an extra
+
+    tasks = [job.task(number) for number in range(job.num_tasks)]
+    while not all(task.done(force_check=True) for task in tasks):
+        time.sleep(poll_s)
+    dead = [task for task in tasks if not task.paths.result_pickle.exists()]
     if not dead:
         error = job.exception()
         return None if error is None else f"job {job.job_id}: {str(error).strip().splitlines()[-1]}"
-    state, code = _account(job.job_id) if job.watcher.__class__.__name__ == "SlurmInfoWatcher" else (job.state, "")
-    return None if state == "COMPLETED" else f"job {job.job_id}: {_told(state, code)}. Its log: {dead[0].paths.stderr}"
+    state, exits = _account(job.job_id) if isinstance(job, SlurmJob) else (job.state, [])
+    return None if state == "COMPLETED" else f"job {job.job_id}: {_told(state, exits)}. Its log: {dead[0].paths.stderr}"
 
 
-def _account(job_id: str) -> tuple[str, str]:
-    """State and exit code (CODE:SIGNAL) of a job. "CANCELLED by 0" is cut to its first word."""
-    line = _sacct("--allocations", "--parsable2", "--format=State,ExitCode", f"--jobs={job_id}").stdout.strip()
-    state, _, code = line.partition("|")
-    return (state.split() or ["unknown"])[0], code
+def _account(job_id: str) -> tuple[str, list[str]]:
+    """State of a job, and exit codes (CODE:SIGNAL) of it and its steps. "CANCELLED by 0" is cut to its first word."""
+    told = _sacct("--parsable2", "--format=State,ExitCode", f"--jobs={job_id}").stdout.split("\n")
+    lines = [line.partition("|") for line in told if line]
+    state = lines[0][0].split()[0] if lines else "unknown"
+    return state, [code for _, _, code in lines]
 
 
-def _told(state: str, code: str) -> str:
+def _told(state: str, exits: list[str]) -> str:
     if state in REASONS:
         return REASONS[state]
-    status, _, killed_by = code.partition(":")
-    number = int(killed_by or 0) or int(status or 0) - 128  # a shell reports signal N as 128 + N
-    if number in set(signal.Signals):
-        return f"killed by {signal.Signals(number).name}, perhaps for want of memory (hydra.launcher.mem_gb=N)"
-    return f"ended as {state}" + (f" with exit code {status}" if status else "")
+    numbers = [int(signalled) for _, _, signalled in (code.partition(":") for code in exits)]
+    if killed_by := next(filter(None, numbers), 0):
+        return f"killed by signal {killed_by}, perhaps for want of memory (hydra.launcher.mem_gb=N)"
+    return f"ended as {state}" + (f" with exit code {exits[0]}" if exits else "")
 
 
 def _sacct(*options: str) -> subprocess.CompletedProcess[str]:

@@ -36,6 +36,7 @@ JobAcctGatherType=jobacct_gather/linux
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={dbd}
+AccountingStoragePass={folder}/munge.socket
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=5,batch_sched_delay=1
 KillWait=3
@@ -48,7 +49,7 @@ PartitionName=test Nodes={host} Default=YES MaxTime=10 State=UP
 ACCOUNTING = """
 AuthType=auth/munge
 AuthInfo={folder}/munge.socket
-DbdHost=127.0.0.1
+DbdHost={host}
 DbdAddr=127.0.0.1
 DbdPort={dbd}
 SlurmUser=root
@@ -58,10 +59,17 @@ StoragePort={database}
 StorageUser=slurm
 StoragePass=slurm
 PidFile={folder}/slurmdbd.pid
-LogFile={folder}/slurmdbd.log
 """
 
-USER = "CREATE USER 'slurm'@'%' IDENTIFIED BY 'slurm'; GRANT ALL ON *.* TO 'slurm'@'%';"
+MUNGE = """
+munged --foreground --force --key-file={folder}/munge.key --socket={folder}/munge.socket --pid-file={folder}/munge.pid
+--log-file={folder}/munge.log --seed-file={folder}/munge.seed
+"""
+
+DATABASE = """
+mariadbd --no-defaults --user=root --datadir={folder}/data --socket={folder}/sql.socket --port={database}
+--bind-address=127.0.0.1 --skip-grant-tables --innodb-flush-log-at-trx-commit=0 --pid-file={folder}/sql.pid
+"""
 
 
 def missing_programs() -> list[str]:
@@ -112,32 +120,28 @@ def _start(folder: Path, environment: dict[str, str], stack: ExitStack) -> None:
     _write(folder / "slurm.conf", SLURM.format(**values))
     _write(folder / "slurmdbd.conf", ACCOUNTING.format(**values))
     _write(folder / "munge.key", os.urandom(64).hex())
-    _write(folder / "user.sql", USER)
     for name in ("state", "spool", "data"):
         (folder / name).mkdir()
 
-    def run(*command: object) -> str:
-        done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=True)
+    def run(command: str) -> str:
+        done = subprocess.run(command.split(), env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def serve(*command: object) -> None:
-        stack.enter_context(_process(list(map(str, command)), folder, environment))
+    def serve(command: str) -> None:
+        stack.enter_context(_process(command.format(**values).split(), folder, environment))
 
-    serve("munged", "--foreground", "--force", "--key-file", folder / "munge.key", "--socket", folder / "munge.socket",
-          "--pid-file", folder / "munge.pid", "--log-file", folder / "munged.own.log", "--seed-file", folder / "munge.seed")  # fmt: skip
-    run("mariadb-install-db", "--no-defaults", f"--datadir={folder / 'data'}", "--user=root", "--skip-test-db",
-        "--skip-name-resolve", "--auth-root-authentication-method=normal")  # fmt: skip
-    serve("mariadbd", "--no-defaults", f"--datadir={folder / 'data'}", f"--socket={folder / 'sql.socket'}", "--user=root",
-          f"--port={values['database']}", "--bind-address=127.0.0.1", f"--init-file={folder / 'user.sql'}",
-          "--innodb-flush-log-at-trx-commit=0", f"--pid-file={folder / 'sql.pid'}")  # fmt: skip
+    serve(MUNGE)
+    run(f"mariadb-install-db --no-defaults --datadir={folder}/data --user=root --skip-test-db --skip-name-resolve")
+    serve(DATABASE)
     _until(lambda: _answers(values["database"]), "the database listens")
-    serve("slurmdbd", "-D")
+    serve("slurmdbd -D")
     _until(lambda: _answers(values["dbd"]), "slurmdbd listens")
-    run("sacctmgr", "-i", "add", "cluster", "erflab")
-    serve("slurmctld", "-D")
+    run("sacctmgr -i add cluster erflab")
+    serve("slurmctld -D")
     _until(lambda: _answers(values["ctld"]), "slurmctld listens")
-    serve("slurmd", "-D", "-N", host)
-    _until(lambda: "idle" in run("sinfo", "--noheader", "--format=%T"), "the node is idle")
+    serve("slurmd -D -N {host}")
+    _until(lambda: "idle" in run("sinfo --noheader --format=%T"), "the node is idle")
 
 
 @contextmanager
@@ -155,7 +159,7 @@ def _process(command: list[str], folder: Path, environment: dict[str, str]) -> I
             process.wait()
 
 
-def _until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def _until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
