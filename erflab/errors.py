@@ -47,6 +47,10 @@ class FlaggedError(MeasurementError):
         self.result = result
 
 
+class UnfinishedError(ErflabError):
+    """A measurement that was ended from outside: cancelled, killed, out of time."""
+
+
 class ResultError(ErflabError):
     """A result that cannot be read or written."""
 

@@ -45,13 +45,13 @@ def run_job(
             _describe(directory, hydra_files)
         config = read()
         refuse_missing(config.tracking)
-        finished = None if config.runtime.overwrite else _finished(config, directory)
-        if finished is None:
+        found = None if config.runtime.overwrite else finished(config, directory)
+        if found is None:
             _clear(directory)
             _describe(directory, hydra_files)
             run_and_save(config, directory)
         else:
-            _tell(finished, config, directory)
+            _tell(found, config, directory)
     except Exception as error:
         log.error("failed", exc_info=error)
         write_failure(error, directory, asked)
@@ -59,8 +59,12 @@ def run_job(
     (directory / FAILURE).unlink(missing_ok=True)
 
 
-def _finished(config: ErflabConfig, directory: Path) -> Result | None:
-    """The result of this very measurement, if it is in the directory; None if there is none, or a damaged one."""
+def finished(config: ErflabConfig, directory: Path) -> Result | None:
+    """The result of this very measurement, if it is in the directory; None if there is none, or a damaged one.
+
+    Raises:
+        ResultError: the directory holds a result of another configuration, or of files that have changed since.
+    """
     if not (directory / "result.nc").exists():
         return None
     try:

@@ -12,7 +12,7 @@ from sweeping import TINY, erflab, folder
 
 from erflab import collect, load
 from erflab.collection import gather
-from erflab.failure import FAILURE, read_configuration, read_reason, write_failure
+from erflab.failure import FAILURE, read_configuration, read_ending, write_failure
 
 __all__ = ["folder"]
 
@@ -143,11 +143,11 @@ def test_directories_bear_the_measurement_not_its_presentation(folder: Path, mon
 
 
 def test_a_damaged_record_of_a_failure_is_told(tmp_path: Path) -> None:
-    assert read_reason(tmp_path) is None
+    assert read_ending(tmp_path) is None
     write_failure(ValueError("x\ny"), tmp_path, {"config": {"seed": 1}})
-    assert (read_reason(tmp_path), read_configuration(tmp_path)) == ("ValueError: x", {"seed": 1})
+    assert (read_ending(tmp_path), read_configuration(tmp_path)) == (("failed", "ValueError: x"), {"seed": 1})
     (tmp_path / FAILURE).write_text("{")
-    assert read_reason(tmp_path) == "failed, and failure.json is damaged; run.log may tell why"
+    assert read_ending(tmp_path) == ("failed", "failure.json is damaged; run.log may tell why")
     assert read_configuration(tmp_path) == {}
 
 
