@@ -19,7 +19,7 @@ def write_failure(error: Exception, directory: Path, asked: Mapping[str, Any]) -
     """Leave the kind of `error`, its reason on one line, what was asked for (overrides and config), and when."""
     failure = {
         "kind": type(error).__name__,
-        "reason": foreseen(error) or _unforeseen(error),
+        "reason": reason_of(error),
         "failed": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         **asked,
@@ -50,6 +50,11 @@ def failures(directory: Path) -> Iterator[tuple[Path, str]]:
     """The directories below `directory` whose run failed, with the reasons."""
     for file in sorted(directory.rglob(FAILURE)):
         yield file.parent, read_reason(file.parent) or ""
+
+
+def reason_of(error: Exception) -> str:
+    """Why something failed, on one line."""
+    return foreseen(error) or _unforeseen(error)
 
 
 def _unforeseen(error: Exception) -> str:
