@@ -36,6 +36,7 @@ PATIENCE = timedelta(minutes=30)
 """How long a process waits for another in the middle of a measurement: longer than any batch takes."""
 
 ADVICE = "Its own messages may tell why; start the same command again, with fewer processes if memory ran out."
+"""What to do about a process that died."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,6 @@ ALONE = Processes()
 
 
 @dataclass(frozen=True)
-class End:
-    """The last order: whether the first process ends with an error."""
-
-    failed: bool
-
-
-@dataclass(frozen=True)
 class ConnectedProcesses(Processes):
     """Several processes of torch.distributed: objects and CPU tensors by gloo, CUDA tensors by NCCL.
 
@@ -133,22 +127,20 @@ class ConnectedProcesses(Processes):
 
     between: Any = field(default=None, compare=False)
 
-    def lead(self, order: ErflabConfig | End) -> None:
-        """See `Processes.lead`."""
-        with self._alive():
-            dist.broadcast_object_list([order], src=0, group=self.between)
+    def lead(self, order: ErflabConfig | None) -> None:
+        """See `Processes.lead`; None ends the others' `orders`."""
+        self._from_leader(order)
 
     def orders(self) -> Iterator[ErflabConfig]:
-        """See `Processes.orders`. Raises SystemExit where the first process ends with an error."""
-        while True:
-            order: list[Any] = [None]
-            with self._alive():
-                dist.broadcast_object_list(order, src=0, group=self.between)
-            if isinstance(order[0], End):
-                break
-            yield order[0]
-        if order[0].failed:
-            raise SystemExit(1)
+        """See `Processes.orders`."""
+        while (order := self._from_leader(None)) is not None:
+            yield order
+
+    def _from_leader(self, order: ErflabConfig | None) -> ErflabConfig | None:
+        told = [order]
+        with self._alive():
+            dist.broadcast_object_list(told, src=0, group=self.between)
+        return told[0]
 
     def _exchange(self, item: tuple[str | None, Value]) -> list[tuple[str | None, Value]]:
         items: list[Any] = [None] * self.size
@@ -168,10 +160,7 @@ class ConnectedProcesses(Processes):
         try:
             yield
         except RuntimeError as error:
-            told = str(error).strip().splitlines()[0]
-            raise ProcessDiedError(
-                f"another process of this run of {self.size} died, or stands still ({told}). {ADVICE}"
-            ) from error
+            raise _died(f"another of the {self.size} processes of this run died, or stands still") from error
 
 
 _joined: Processes = ALONE
@@ -188,17 +177,12 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
     if _joined.size > 1 or placement.size == 1:
         yield _joined
         return
-    _joined = _connect(placement)
-    failed = True
+    _joined = connected = _connect(placement)
     try:
         with _told_to_stop():
-            yield _joined
-        failed = False
-    except SystemExit as stop:
-        failed = bool(stop.code)
-        raise
+            yield connected
     finally:
-        _leave(_joined, failed)
+        _leave(connected)
         _joined = ALONE
 
 
@@ -217,13 +201,12 @@ def _connect(placement: Placement) -> ConnectedProcesses:
     return ConnectedProcesses(placement.rank, placement.size, placement.local_rank, between)
 
 
-def _leave(processes: Processes, failed: bool) -> None:
-    if isinstance(processes, ConnectedProcesses) and processes.first:
-        with contextlib.suppress(ProcessDiedError):
-            processes.lead(End(failed))
-    if not failed:  # others may be gone, and would be waited for
+def _leave(processes: ConnectedProcesses) -> None:
+    del os.environ[JOINED]
+    with contextlib.suppress(ProcessDiedError):
+        if processes.first:
+            processes.lead(None)
         dist.destroy_process_group()
-    os.environ.pop(JOINED, None)
 
 
 @contextlib.contextmanager
@@ -236,10 +219,16 @@ def _told_to_stop() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGTERM) is _stop:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise ProcessDiedError(
-        f"this process was told to stop (SIGTERM), as all are when another one of the run has died. {ADVICE}"
-    )
+    raise _died("this process was told to stop (SIGTERM), as all are when another of the run has died")
+
+
+def _died(what: str) -> ProcessDiedError:
+    """The error, which is to be recorded and printed in peace."""
+    if signal.getsignal(signal.SIGTERM) is _stop:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return ProcessDiedError(f"{what}. {ADVICE}")

@@ -22,7 +22,7 @@ def run_together(config: ErflabConfig, processes: Processes) -> Result:
 def follow(processes: Processes) -> None:
     """Take part in one measurement after another, until the first process ends.
 
-    Raises ProcessDiedError if another process is gone; SystemExit if the first ends with an error.
+    Raises ProcessDiedError if another process is gone. Other errors are the first process's to tell and to exit with.
     """
     for config in processes.orders():
         try:
