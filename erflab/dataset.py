@@ -75,8 +75,12 @@ def as_dataset(
     config: ErflabConfig,
     flags: list[Flag],
     crop: dict[str, Any],
+    processes: int = 1,
 ) -> xr.Dataset:
-    """The labelled maps of all methods, with theory, model, images, configuration, crop, flags and versions as JSON."""
+    """The labelled maps of all methods, with theory, model, images, configuration, crop, flags and versions as JSON.
+
+    The numbers of threads and of processes that measured stand among the versions.
+    """
     variables: dict[str, Any] = {}
     coordinates: dict[str, Any] = {}
     for name, measured in maps.items():
@@ -96,7 +100,7 @@ def as_dataset(
         "config": as_json(identity(config)),
         "crop": as_json(crop),
         "flags": as_json([dataclasses.asdict(f) for f in flags]),
-        "versions": as_json({**versions(), "threads": torch.get_num_threads()}),
+        "versions": as_json({**versions(), "threads": torch.get_num_threads(), "processes": processes}),
     }
     return xr.Dataset(variables, coordinates, attributes)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
+from erflab.distributed import ALONE, Processes
 from erflab.drawing import draw_figures
 from erflab.errors import ResultError
 from erflab.failure import FAILURE, write_failure
@@ -25,7 +26,11 @@ log = logging.getLogger("erflab")
 
 
 def run_job(
-    read: Callable[[], ErflabConfig], directory: Path, hydra_files: Mapping[str, str], asked: Mapping[str, Any]
+    read: Callable[[], ErflabConfig],
+    directory: Path,
+    hydra_files: Mapping[str, str],
+    asked: Mapping[str, Any],
+    processes: Processes = ALONE,
 ) -> None:
     """Measure into `directory`, unless the same measurement is there already; leave `failure.json` if it fails.
 
@@ -35,6 +40,7 @@ def run_job(
         hydra_files: what `.hydra/` is to hold, by file name. Written before measuring, and only where no result is kept, so
             that it always describes the result beside it.
         asked: what the configuration was composed from, for the record of a failure.
+        processes: those that measure; this is the first of them.
 
     Raises:
         ResultError: the directory holds a result of another configuration, or of files that have changed since.
@@ -49,7 +55,7 @@ def run_job(
         if found is None:
             _clear(directory)
             _describe(directory, hydra_files)
-            run_and_save(config, directory)
+            run_and_save(config, directory, processes)
         else:
             _tell(found, config, directory)
     except Exception as error:

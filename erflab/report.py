@@ -13,9 +13,10 @@ from erflab.analysis.lineshapes import line_shape
 from erflab.analysis.sizes import Quantity
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
+from erflab.distributed import ALONE, Processes
 from erflab.drawing import draw_figures
-from erflab.measurement import run
 from erflab.result import Result
+from erflab.team import run_together
 from erflab.tracking import track
 
 Cell = Callable[[Result, str], str]
@@ -23,14 +24,14 @@ Cell = Callable[[Result, str], str]
 log = logging.getLogger("erflab")
 
 
-def run_and_save(config: ErflabConfig, directory: Path) -> Result:
-    """Measure, write result, summary and figures into `directory`, print the table and, last, the path."""
+def run_and_save(config: ErflabConfig, directory: Path, processes: Processes = ALONE) -> Result:
+    """Measure, with all processes, write result, summary and figures into `directory`, print the table and, last, the path."""
     log.info(
         "measuring %s, layer %s",
         config.model.name or config.model._target_,
         config.target.layer or config.model.layer or "last spatial",
     )
-    result = run(config)
+    result = run_together(config, processes)
     result.save(directory)  # first, so that a figure which cannot be drawn loses nothing that was measured
     missed = draw_figures(result, config.runtime.figures, directory / "figures")
     missed += track(result, config.tracking, directory)
