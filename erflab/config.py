@@ -271,6 +271,11 @@ class RuntimeConfig:
     crop: str = option(
         "auto", "auto: compute only the part of each image that the unit sees, where that is exact and pays; off"
     )
+    recompute: Any = option(
+        "auto",
+        "true, false, or auto: of images of which more than 4 Mpx are computed keep the inputs of blocks of modules alone, "
+        "and compute what is inside them again in the backward pass: less memory, the same numbers",
+    )
     tolerance: float | None = option(
         None, "stop once SE(sigma) / sigma is below this, looked at after 64, 128, 256, ... images; default: all images"
     )
@@ -296,6 +301,11 @@ class RuntimeConfig:
         at_least("runtime.batch_size", self.batch_size, 1, or_word="auto")
         one_of("runtime.channels_last", self.channels_last, ("auto", True, False))
         one_of("runtime.crop", self.crop, CROPS)
+        one_of("runtime.recompute", self.recompute, ("auto", True, False))
+        if self.recompute is True and self.compile:
+            raise ConfigError(
+                "runtime.recompute and runtime.compile are true; compiled code keeps what it wants: choose one."
+            )
         if self.threads is not None:
             at_least("runtime.threads", self.threads, 1)
         if not isinstance(self.figures, (bool, list, tuple)):

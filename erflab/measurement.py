@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,6 +46,7 @@ from erflab.memory_format import channels_last_wanted, to_channels_last
 from erflab.models import LoadedModel, build_model, frozen
 from erflab.precision import arithmetic
 from erflab.provenance import circumstances
+from erflab.recomputing import recompute_wanted, recomputed, refuse_unrecomputed
 from erflab.result import Result
 from erflab.streaming import stream
 from erflab.theory.selection import target_fields
@@ -234,7 +236,8 @@ def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: R
         return [method.maps(target.trunk, against.cut(target.crop), target.aim, config, runtime.seed)]
 
     at_once = loader.fitting(target.computed_size)
-    return stream(name, [target], [measured], loader, maps, runtime, at_once)[0]
+    with _recomputed(name, [target], runtime):
+        return stream(name, [target], [measured], loader, maps, runtime, at_once)[0]
 
 
 def _shared_gradient(
@@ -248,7 +251,22 @@ def _shared_gradient(
         cut = batch.cut(targets[0].crop)
         return shared_gradient_maps(trunks, cut, aims, config.magnitude, seed=runtime.seed, draws=config.draws)
 
-    return stream("gradient", targets, found, loader, maps, runtime, loader.fitting(targets[0].computed_size))
+    at_once = loader.fitting(targets[0].computed_size)
+    with _recomputed("gradient", targets, runtime):
+        return stream("gradient", targets, found, loader, maps, runtime, at_once)
+
+
+def _recomputed(method: str, targets: list[Target], runtime: RuntimeConfig) -> AbstractContextManager[None]:
+    """Keep few activations, where what is computed of an image is large.
+
+    Raises ConfigError where that was asked for and cannot be done.
+    """
+    if not recompute_wanted(runtime, method, targets[0].computed_size):
+        return nullcontext()
+    model, layers = targets[0].trunk.model, [target.trunk.layer for target in targets]
+    if runtime.recompute is True:
+        refuse_unrecomputed(method, model, layers)
+    return recomputed(model, layers)
 
 
 def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
