@@ -45,8 +45,10 @@ def test_tensorboard_holds_numbers_options_flags_and_figures(written: tuple[Resu
 
     result, directory = written
     assert track(result, TensorBoardConfig(), directory) == []
-    (directory / tracking.TRACKED).unlink()
-    assert track(result, TensorBoardConfig(), directory) == []  # once more, as after runtime.overwrite: nothing doubled
+    (directory / tracking.TRACKED).write_text(
+        "{"
+    )  # where the record is lost the run is sent again, and nothing doubled
+    assert track(result, TensorBoardConfig(), directory) == []
     events = EventAccumulator(str(directory / "tensorboard")).Reload()
     for name, part in (("sigma", "value"), ("sigma_error", "error")):
         (first, second) = events.Tensors(f"gradient/{name} (px)")
@@ -93,7 +95,25 @@ def test_mlflow_holds_numbers_options_flags_and_files(written: tuple[Result, Pat
     assert {"summary.json", "provenance.json", "config.json", "figures/areas.png"} <= files
 
 
-def test_long_options_are_cut_and_whole_beside(written: tuple[Result, Path]) -> None:
+def test_an_mlflow_run_that_breaks_off_is_marked_failed(
+    written: tuple[Result, Path], store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    def down(*_: object) -> None:
+        raise ConnectionError("server is down")
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", down)
+    directory = written[0].save(tmp_path / "run")
+    (warning,) = track(written[0], MLflowConfig(uri=store), directory)
+    assert warning == "tracking=mlflow failed, and the result is kept: ConnectionError: server is down"
+    client = MlflowClient(tracking_uri=store)
+    (run,) = client.search_runs([client.get_experiment_by_name("erflab").experiment_id])
+    assert run.info.status == "FAILED"
+    assert not (directory / tracking.TRACKED).exists()
+
+
+def test_long_options_are_cut() -> None:
     pytest.importorskip("mlflow")
     from erflab.tracking.mlflow import PARAM_LENGTH, _key, _text
 

@@ -39,17 +39,18 @@ def track(result: Result, tracking: TrackingConfig, directory: Path) -> list[str
     Returns:
         A warning if that failed: the result stands, and the same run started again sends it.
     """
-    wanted = {"sink": tracking.sink, **as_dict(tracking)}
-    sent = _sent(directory)
-    if tracking.package is None or any(wanted.items() <= entry.items() for entry in sent):
+    if tracking.package is None:
+        return []
+    wanted, sent = {"sink": tracking.sink, **as_dict(tracking)}, _sent(directory)
+    if any(wanted.items() <= entry.items() for entry in sent):
         return []
     try:
         found = _sink(tracking)(recorded(result, directory))
+        write_json(directory / TRACKED, [*sent, wanted | found])
     except Exception as error:  # a server that is down, a full disk: each library raises its own
         warning = f"tracking={tracking.sink} failed, and the result is kept: {type(error).__name__}: {error}"
         log.warning("%s", warning)
         return [warning]
-    write_json(directory / TRACKED, [*sent, wanted | found])
     log.info("tracked: %s", found)
     return []
 
@@ -67,5 +68,7 @@ def _sink(tracking: TrackingConfig) -> Sink:
 
 
 def _sent(directory: Path) -> list[dict[str, Any]]:
-    file = directory / TRACKED
-    return list(json.loads(file.read_text())) if file.exists() else []
+    try:
+        return list(json.loads((directory / TRACKED).read_text()))
+    except (OSError, ValueError):  # none yet, or damaged: then it is sent once more
+        return []

@@ -1,4 +1,7 @@
-"""MLflow: metrics over parts, parameters, flags as tags, summary and figures as artifacts; on a server or a local store."""
+"""MLflow: metrics over parts, parameters, flags as tags, summary and figures as artifacts; on a server or a local store.
+
+How often a server that does not answer is asked again is MLflow's own setting, MLFLOW_HTTP_REQUEST_MAX_RETRIES.
+"""
 
 from __future__ import annotations
 
