@@ -55,6 +55,14 @@ class ResultError(ErflabError):
     """A result that cannot be read or written."""
 
 
+class ProcessFailedError(ErflabError):
+    """Another process of the run has failed, and has told all why."""
+
+
+class ProcessDiedError(ErflabError):
+    """Another process of the run is no more there."""
+
+
 def foreseen(error: BaseException) -> str | None:
     """The message, on one line, of the ErflabError that `error` is or was caused by; None if there is none."""
     cause: BaseException | None = error

@@ -22,7 +22,7 @@ def write_failure(error: Exception, directory: Path, asked: Mapping[str, Any]) -
     """Leave the kind of `error`, its reason on one line, what was asked for (overrides and config), and when."""
     failure = {
         "kind": type(error).__name__,
-        "reason": foreseen(error) or _unforeseen(error),
+        "reason": reason_of(error),
         "failed": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         **asked,
@@ -62,6 +62,11 @@ def endings(directory: Path) -> Iterator[tuple[Path, str, str]]:
             yield folder, *ending
         elif not (folder / "result.nc").exists():
             yield folder, *UNFINISHED
+
+
+def reason_of(error: Exception) -> str:
+    """Why something failed, on one line."""
+    return foreseen(error) or _unforeseen(error)
 
 
 def _unforeseen(error: Exception) -> str:

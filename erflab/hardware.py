@@ -9,13 +9,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from erflab.distributed import ALONE, Processes
 from erflab.errors import ConfigError
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
     """The device that `runtime.device` names; auto takes CUDA where there is one, spread
     in each process of a pool the next of the CUDA devices. Raises ConfigError if there is no such.
+
+    Each of several processes of one measurement takes a CUDA device of its own.
     """
+    if processes.size > 1:
+        return _own_device(name, processes.local_rank)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "spread":
@@ -34,6 +39,24 @@ def choose_device(name: str) -> torch.device:
     elif device.type != "cpu":
         raise ConfigError(f"runtime.device is {name!r}; give auto, cpu, cuda, cuda:N or spread.")
     return device
+
+
+def _own_device(name: str, place: int) -> torch.device:
+    """The device of one of several processes, the number `place` on its machine."""
+    if name not in ("auto", "cuda", "cpu", "spread"):
+        raise ConfigError(
+            f"runtime.device is {name!r}; give auto, cpu or cuda where several processes measure together."
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name != "cuda" and not count):
+        return torch.device("cpu")
+    own = 0 if count == 1 else place  # a scheduler that gives each process its GPU shows it that one alone
+    if own >= count:
+        raise ConfigError(
+            f"process {place} of this machine has no GPU of its own, since torch sees {count}; start no more processes on a "
+            "machine than it has GPUs, or set runtime.device=cpu."
+        )
+    return torch.device(f"cuda:{own}")
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

@@ -42,7 +42,7 @@ def without_paths(plain: Mapping[str, Any]) -> dict[str, Any]:
 def relevant(plain: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as nested dictionaries, without what only changes how a run presents itself."""
     runtime = {key: value for key, value in plain.get("runtime", {}).items() if key not in PRESENTATION}
-    return {**plain, "runtime": runtime}
+    return {key: value for key, value in plain.items() if key != "tracking"} | {"runtime": runtime}
 
 
 def fingerprint(plain: Mapping[str, Any]) -> str:

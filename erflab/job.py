@@ -11,19 +11,26 @@ from typing import Any
 
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
+from erflab.distributed import ALONE, Processes
+from erflab.drawing import draw_figures
 from erflab.errors import ResultError
 from erflab.failure import FAILURE, write_failure
 from erflab.identity import changed_files, differences, identity, relevant, told
 from erflab.report import run_and_save
 from erflab.result import Result, load
+from erflab.tracking import TRACKED, refuse_missing, track
 
-RESULT_FILES = ("result.nc", "summary.json", "provenance.json")
+RESULT_FILES = ("result.nc", "summary.json", "provenance.json", TRACKED)
 
 log = logging.getLogger("erflab")
 
 
 def run_job(
-    read: Callable[[], ErflabConfig], directory: Path, hydra_files: Mapping[str, str], asked: Mapping[str, Any]
+    read: Callable[[], ErflabConfig],
+    directory: Path,
+    hydra_files: Mapping[str, str],
+    asked: Mapping[str, Any],
+    processes: Processes = ALONE,
 ) -> None:
     """Measure into `directory`, unless the same measurement is there already; leave `failure.json` if it fails.
 
@@ -33,6 +40,7 @@ def run_job(
         hydra_files: what `.hydra/` is to hold, by file name. Written before measuring, and only where no result is kept, so
             that it always describes the result beside it.
         asked: what the configuration was composed from, for the record of a failure.
+        processes: those that measure; this is the first of them.
 
     Raises:
         ResultError: the directory holds a result of another configuration, or of files that have changed since.
@@ -42,11 +50,12 @@ def run_job(
         if not (directory / "result.nc").exists():
             _describe(directory, hydra_files)
         config = read()
+        refuse_missing(config.tracking)
         found = None if config.runtime.overwrite else finished(config, directory)
         if found is None:
             _clear(directory)
             _describe(directory, hydra_files)
-            run_and_save(config, directory)
+            run_and_save(config, directory, processes)
         else:
             _tell(found, config, directory)
     except Exception as error:
@@ -84,8 +93,8 @@ def _tell(result: Result, config: ErflabConfig, directory: Path) -> None:
     """The outcome of a finished run, as if it had been run again; what it lacks beside its maps is made."""
     if not _whole(directory / "summary.json"):
         result.save(directory)
-    if config.runtime.figures and not (directory / "figures").exists():
-        result.plot(directory / "figures" / "erf")
+    draw_figures(result, config.runtime.figures, directory / "figures")
+    track(result, config.tracking, directory)
     log.info("finished already; runtime.overwrite=true measures anew")
     print(directory, flush=True)
     refuse_flags(result, config.runtime)
@@ -102,7 +111,8 @@ def _clear(directory: Path) -> None:
     """Remove what another measurement left, the summary first: it must never stand beside a newer result."""
     for name in reversed(RESULT_FILES):
         (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / "figures", ignore_errors=True)
+    for name in ("figures", "tensorboard"):
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 def _describe(directory: Path, hydra_files: Mapping[str, str]) -> None:

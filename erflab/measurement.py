@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from erflab.accumulate import MapSums
 from erflab.aiming import Target, aim_at
-from erflab.attribution.base import Batch
+from erflab.attribution.base import Batch, Frame
 from erflab.attribution.gradient import shared_gradient_maps
 from erflab.attribution.methods import PIXEL_METHODS
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
@@ -36,6 +36,7 @@ from erflab.config import (
 from erflab.convergence import Convergence
 from erflab.cropping import choose_crop
 from erflab.dataset import Measured, as_dataset
+from erflab.distributed import ALONE, Processes
 from erflab.flags import Flag
 from erflab.hardware import choose_device, threads
 from erflab.images import ImageSource, TensorImages, open_images
@@ -57,8 +58,11 @@ SUMMED = ("absolute", "signed")
 CLIPPED_READINGS = 0.5
 
 
-def run(config: ErflabConfig) -> Result:
-    """Measure what a configuration describes. Raises an ErflabError of the kind that names what was wrong."""
+def run(config: ErflabConfig, processes: Processes = ALONE) -> Result:
+    """Measure what a configuration describes, alone or as one of several processes that all do so.
+
+    Raises an ErflabError of the kind that names what was wrong.
+    """
     allow = tuple(config.runtime.allow)
     config = dataclasses.replace(
         config, target=dataclasses.replace(config.target, layer=config.target.layer or config.model.layer)
@@ -67,7 +71,7 @@ def run(config: ErflabConfig) -> Result:
     channels = getattr(config.images, "channels", None)
     size, flags = _input_size(loaded, config, channels)
     images = open_images(config.images, size=size, allow=allow)
-    return _measure(loaded, images, config, flags)
+    return _measure(loaded, images, config, flags, processes)
 
 
 def measure(
@@ -80,6 +84,7 @@ def measure(
     *,
     target: TargetConfig | None = None,
     runtime: RuntimeConfig | None = None,
+    processes: Processes = ALONE,
     **settings: MethodConfig,
 ) -> Result:
     """Measure the effective receptive field of one unit of your own model on your own images.
@@ -96,6 +101,7 @@ def measure(
             list of them.
         magnitude: of the gradient: "energy", "absolute", "signed" or "replknet".
         target, runtime: further settings (`erflab.config`); `layer`, `unit` and `magnitude` override.
+        processes: those that share the images, each of which makes this call and gets the result: `erflab.distributed.joined`.
         **settings: those of a method by its name: `integrated_gradients=IntegratedGradientsConfig(steps=64)`.
 
     Raises:
@@ -116,8 +122,8 @@ def measure(
     described = LoadedModel(
         model, str(config.model._target_), None, "as given", state_sha256(model), mean=None, std=None, input_size=None
     )
-    with frozen(model), _home(model):
-        result = _measure(described, source, config, [])
+    with processes.together(), frozen(model), _home(model):
+        result = _measure(described, source, config, [], processes)
     refuse_flags(result, config.runtime)
     return result
 
@@ -133,18 +139,22 @@ def _home(model: nn.Module) -> Iterator[None]:
             tensor.data = data
 
 
-def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, flags: list[Flag]) -> Result:
+def _measure(
+    loaded: LoadedModel, images: ImageSource, config: ErflabConfig, flags: list[Flag], processes: Processes
+) -> Result:
     started = datetime.now(UTC)
-    device = choose_device(config.runtime.device)
+    device = choose_device(config.runtime.device, processes)
+    _require_same(loaded, images, processes)
     dtype = torch.float64 if config.runtime.products == "float64" else torch.float32
     with threads(config.runtime.threads), arithmetic("fp32", device):
-        loader = Loader(images, loaded, device, dtype, config.runtime.batch_size, config.runtime.progress)
+        progress = config.runtime.progress and processes.first
+        loader = Loader(images, loaded, device, dtype, config.runtime.batch_size, progress, processes=processes)
         fields = target_fields(loaded.module, config.target, loader.size, loader.shape[0])
         targets = [aim_at(loaded.module, field, config.target, loader.size) for field in fields]
         cropping = choose_crop(loaded.module, targets, loader, config.runtime)
         module = loaded.module.to(device=device, dtype=dtype)
         loader = _in_order(module, targets, loader, config.runtime)
-        cropping = cropping.checked(targets, loader)
+        cropping = processes.from_first(cropping.checked(targets, loader))
         computed = [target.cropped(cropping.crop) for target in targets]
         flags = [*flags, *_compiled(computed, loader, config)]
         maps: list[dict[str, Measured]] = [{} for _ in targets]
@@ -163,10 +173,18 @@ def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, fla
             config,
             [*flags, *cropping.flags, *all_flags(module, t.field, found)],
             cropping.record(),
+            processes.size,
         )
         for t, found in zip(targets, maps, strict=True)
     ]
     return Result(tuple(parts), circumstances(started, device, timings))
+
+
+def _require_same(loaded: LoadedModel, images: ImageSource, processes: Processes) -> None:
+    """Raise ConfigError where several processes do not see the same weights and images."""
+    if processes.size > 1:
+        processes.require_same("weights", loaded.weights_sha256)
+        processes.require_same("images", images.record())
 
 
 def _in_order(module: nn.Module, targets: list[Target], loader: Loader, runtime: RuntimeConfig) -> Loader:
@@ -175,7 +193,10 @@ def _in_order(module: nn.Module, targets: list[Target], loader: Loader, runtime:
         return loader
     trunks, one = [target.trunk for target in targets], loader.load([0]).images
     last = to_channels_last(module, trunks, one, required=runtime.channels_last is True)
-    return dataclasses.replace(loader, channels_last=last)
+    everywhere = all(loader.processes.gathered(last))
+    if last and not everywhere:
+        module.to(memory_format=torch.contiguous_format)
+    return dataclasses.replace(loader, channels_last=everywhere)
 
 
 def _compiled(targets: list[Target], loader: Loader, config: ErflabConfig) -> Iterator[Flag]:
@@ -183,8 +204,10 @@ def _compiled(targets: list[Target], loader: Loader, config: ErflabConfig) -> It
     if config.runtime.compile:
         refuse_uncompiled(config.attribution.chosen)
         several = "several targets share a forward pass" if len(targets) > 1 else None
-        reason = several or compile_trunk(targets[0].trunk, loader.load([0]).cut(targets[0].crop).images)
+        own = several or compile_trunk(targets[0].trunk, loader.load([0]).cut(targets[0].crop).images)
+        reason = next((told for told in loader.processes.gathered(own) if told is not None), None)
         if reason is not None:
+            targets[0].trunk.run_by(None)
             yield Flag("not_compiled", None, reason)
 
 
@@ -231,12 +254,17 @@ def _shared_gradient(
 def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
     return Measured(
         target.frame,
-        MapSums(target.frame.shape, loader.device),
-        Convergence(len(loader.images), runtime.tolerance),
+        target.computed,
+        *_empty(target.computed, loader, runtime),
         config.magnitude,
         PIXEL_METHODS[name].map_unit(config.magnitude),
         flags=_sum_flags(name, target, loader) if config.magnitude in SUMMED else (),
     )
+
+
+def _empty(frame: Frame, loader: Loader, runtime: RuntimeConfig) -> tuple[MapSums, Convergence]:
+    """The sums of a map in `frame` and their convergence, before the first image."""
+    return MapSums(frame.shape, loader.device), Convergence(len(loader.images), runtime.tolerance)
 
 
 def _sum_flags(name: str, target: Target, loader: Loader) -> tuple[Flag, ...]:
@@ -252,8 +280,8 @@ def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime:
     flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
     measured = Measured(
         plan.frame,
-        MapSums(plan.frame.shape, loader.device),
-        Convergence(len(loader.images), runtime.tolerance),
+        plan.frame,
+        *_empty(plan.frame, loader, runtime),
         f"{plan.patch} px patch",
         "output^2",
         plan.counts(),

@@ -40,7 +40,8 @@ class Result:
     A part's `dataset` holds, for each method measured, the mean map over images `METHOD` (float64), its per-image
     `METHOD_variance`, the sums of each group of scenes `METHOD_groups` and the same of the images' maps each divided by its
     own sum, `METHOD_equal_groups`, on (y, x) in px from the unit's centre (occlusion on coordinates of its own, with readings
-    per offset in `occlusion_readings`), and in its attributes the theoretical field, the configuration, images, flags and
+    per offset in `occlusion_readings`; group sums, where only a part of each image was computed, on `computed_y` and
+    `computed_x`, and zero elsewhere), and in its attributes the theoretical field, the configuration, images, flags and
     versions as JSON. `provenance` holds what varies from run to run.
 
     Iterating gives the parts in execution order, each a Result; maps, sizes and flags are those of a single part.
@@ -165,7 +166,7 @@ class Result:
 
     @cached_property
     def _equal_weight_sigma(self) -> dict[str, Estimate]:
-        return {name: equal_weight_sigma(equal_weight_map(self.dataset, self.map(name), name)) for name in self.methods}
+        return {name: equal_weight_sigma(equal_weight_map(self.dataset, name)) for name in self.methods}
 
     def agreement(self, predicted: xr.DataArray | None = None) -> dict[str, dict[str, Quantity]]:
         """How far the fields agree, as NAME -> number -> quantity, with errors over images.
@@ -257,9 +258,7 @@ class Result:
         if path is not None:
             save(figure, Path(path))
             for label, part in zip(self.labels, self, strict=True) if len(self) > 1 and kind is None else ():
-                part.plot(
-                    Path(path).with_name(f"{Path(path).name}_{re.sub(r'[^A-Za-z0-9.-]+', '_', label).strip('_')}")
-                )
+                part.plot(beside(Path(path), label))
         return figure
 
     @property
@@ -281,6 +280,11 @@ class Result:
         write_json(directory / "summary.json", rows[0] if len(self) == 1 else rows)
         write_json(directory / "provenance.json", dict(self.provenance))
         return directory
+
+
+def beside(stem: Path, label: str) -> Path:
+    """The stem of a part's own file: the part's label added, in characters that every file system takes."""
+    return stem.with_name(f"{stem.name}_{re.sub(r'[^A-Za-z0-9.-]+', '_', label).strip('_')}")
 
 
 def load(path: str | Path) -> Result:

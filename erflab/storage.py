@@ -13,7 +13,7 @@ import xarray as xr
 from erflab.errors import ResultError
 from erflab.jsonfiles import as_json, from_json, write_atomically
 
-FORMAT = 2
+FORMAT = 3
 ATTRIBUTES = ("config", "flags", "images", "model", "theory", "versions")
 """The attributes of a part that hold JSON."""
 

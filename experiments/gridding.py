@@ -15,7 +15,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from spelled import network, parsed
-from study import Claim, conclude, markdown, measured, write_table
+from study import Claim, conclude, markdown, replicates, write_table
 
 import erflab
 from erflab.analysis.scaling import replicate_mean
@@ -37,10 +37,8 @@ modulo the largest dilation (1 for a lattice, 0 for an even field); mean over we
 
 
 def main(reduced: Mapping[str, str] | None = None) -> None:
-    """`reduced` gives the options of the sweep fewer values (see `measured`)."""
-    found: dict[str, list[Result]] = {}
-    for (layers, _), directory in measured("gridding", reduced).items():
-        found.setdefault(layers, []).append(erflab.load(directory))
+    """`reduced` gives the options of the sweep fewer values (see `study.measured`)."""
+    found = replicates("gridding", reduced)
     table = [row(layers, results) for layers, results in found.items()]
     write_table(SWEEP / "table.csv", table)
     print(*save(draw({layers: results[0] for layers, results in found.items()}), SWEEP / "gridding"), sep="\n")

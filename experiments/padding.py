@@ -17,9 +17,8 @@ from typing import Any
 
 import xarray as xr
 from matplotlib.figure import Figure
-from study import Claim, conclude, markdown, measured, write_table
+from study import Claim, conclude, markdown, replicates, write_table
 
-import erflab
 from erflab.analysis.metrics import share_outside
 from erflab.analysis.scaling import Coefficient, replicate_mean
 from erflab.figures.maps import draw_map
@@ -38,10 +37,8 @@ Means over weight seeds with their 95 % t intervals.
 
 
 def main(reduced: Mapping[str, str] | None = None) -> None:
-    """`reduced` gives the options of the sweep fewer values (see `measured`)."""
-    found: dict[str, list[Result]] = {}
-    for (padding, _), directory in measured("padding", reduced).items():
-        found.setdefault(padding, []).append(erflab.load(directory))
+    """`reduced` gives the options of the sweep fewer values (see `study.measured`)."""
+    found = replicates("padding", reduced)
     rows = {(padding, unit): row(padding, unit, results) for padding, results in found.items() for unit in UNITS}
     write_table(SWEEP / "table.csv", list(rows.values()))
     print(*save(draw({padding: results[0] for padding, results in found.items()}), SWEEP / "padding"), sep="\n")

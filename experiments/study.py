@@ -1,23 +1,31 @@
-"""What the studies share: measure a sweep where it has not run yet, write its table, state the finding and check it."""
+"""What the studies share: measure a sweep where it has not run yet, write its table, state the finding and check it.
+
+python experiments/NAME.py           conf/experiment/NAME.yaml, the quick form
+python experiments/NAME.py --full    conf/experiment/NAME_full.yaml, which builds on it
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+import erflab
 from erflab.analysis.scaling import Coefficient
-from erflab.compose import config_directory
+from erflab.compose import config_directory, register
+from erflab.result import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,11 +38,27 @@ class Claim:
     holds: bool
 
 
+def run(study: Callable[[str], None], name: str) -> None:
+    """From the command line: the study of the experiment NAME, or with --full of NAME_full."""
+    question = (sys.modules[study.__module__].__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(description=question)
+    parser.add_argument("--full", action="store_true", help=f"more seeds and images: conf/experiment/{name}_full.yaml")
+    study(f"{name}_full" if parser.parse_args().full else name)
+
+
+def replicates(experiment: str, reduced: Mapping[str, str] | None = None) -> dict[str, list[Result]]:
+    """The results of a sweep (see `measured`) by the value of its first option, such as the weight seeds of each network."""
+    found: dict[str, list[Result]] = {}
+    for (value, *_), directory in measured(experiment, reduced).items():
+        found.setdefault(value, []).append(erflab.load(directory))
+    return found
+
+
 def measured(experiment: str, reduced: Mapping[str, str] | None = None) -> dict[tuple[str, ...], Path]:
     """The directories of the sweep in conf/experiment/EXPERIMENT.yaml, by the values of its options in the file's order.
 
     Runs `erflab +experiment=EXPERIMENT` in the working directory first if any result is missing. `reduced` gives
-    some of the swept options fewer values: {"model.seed": "0,1"}.
+    some of the swept options fewer values, or sweeps others too: {"model.seed": "0,1", "images.count": "4"}.
     """
     directories = _directories(experiment, reduced or {})
     if not all((directory / "summary.json").exists() for directory in directories.values()):
@@ -63,7 +87,9 @@ def coefficient(row: Mapping[str, Any], name: str) -> Coefficient:
 
 def _directories(experiment: str, reduced: Mapping[str, str]) -> dict[tuple[str, ...], Path]:
     """Where the sweep leaves each of its jobs."""
-    config = OmegaConf.load(config_directory() / "experiment" / f"{experiment}.yaml")
+    register()
+    with hydra.initialize_config_dir(str(config_directory()), version_base="1.3"):
+        config = hydra.compose("config", [f"+experiment={experiment}"], return_hydra_config=True)
     sweep = config.hydra.sweep
     options = {**config.hydra.sweeper.params, **reduced}
     found = {}

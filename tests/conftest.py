@@ -7,6 +7,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault(
     "HF_HUB_OFFLINE", "1"
 )  # a test that reaches for the network fails at once, instead of after retries
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    # Processes side by side share the cores, and so do the processes that they start.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 from jaxtyping import install_import_hook
 

@@ -57,7 +57,7 @@ class OcclusionPlan:
     @property
     def frame(self) -> Frame:
         """Where the map's values lie."""
-        return Frame(self.y.offsets, self.x.offsets)
+        return Frame(list(self.y.offsets), list(self.x.offsets))
 
     @property
     def occluders(self) -> list[tuple[int, int, int, int]]:

@@ -19,6 +19,8 @@ def reduced() -> dict[str, str]:
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that a study would run."""
+    import study  # noqa: F401 - what it imports may run commands of its own, once
+
     ran: list[list[str]] = []
     monkeypatch.setattr(subprocess, "run", lambda command, **options: ran.append(command))
     return ran
@@ -51,6 +53,16 @@ def test_the_whole_sweep_is_what_the_file_says(commands):
     found = measured("trained_against_random")
     assert found[("none", "3")] == Path("multirun/trained_against_random/none_3")
     assert len(found) == 8
+
+
+@pytest.mark.parametrize(("arguments", "experiment"), [([], "gridding"), (["--full"], "gridding_full")])
+def test_a_study_runs_its_quick_or_its_full_experiment(arguments, experiment, monkeypatch):
+    from study import run
+
+    ran: list[str] = []
+    monkeypatch.setattr("sys.argv", ["gridding.py", *arguments])
+    run(lambda name: ran.append(name), "gridding")  # a function has a module, and that a question
+    assert ran == [experiment]
 
 
 def test_a_table_is_written_and_shown(scripts):
