@@ -50,24 +50,26 @@ def ending(job: Job[Any], poll_s: float) -> str | None:
     A job that Slurm calls completed has left one, though a slow file system may not show it yet.
     """
     from submitit import SlurmJob  # of an extra
+    from submitit.core.utils import pickle_load
 
     tasks = [job.task(number) for number in range(job.num_tasks)]
     while not all(task.done(force_check=True) for task in tasks):
         time.sleep(poll_s)
     dead = [task for task in tasks if not task.paths.result_pickle.exists()]
     if not dead:
-        error = job.exception()
-        return None if error is None else f"job {job.job_id}: {str(error).strip().splitlines()[-1]}"
-    state, exits = _account(job.job_id) if isinstance(job, SlurmJob) else (job.state, [])
-    return None if state == "COMPLETED" else f"job {job.job_id}: {_told(state, exits)}. Its log: {dead[0].paths.stderr}"
+        outcomes = [pickle_load(task.paths.result_pickle) for task in tasks]
+        traces = [content for outcome, content in outcomes if outcome == "error"]
+        return f"job {job.job_id}: {traces[0].strip().splitlines()[-1]}" if traces else None
+    state = (job.state.split() or ["unknown"])[0]  # Slurm says "CANCELLED by 0"
+    if state == "COMPLETED":
+        return None
+    exits = _exits(job.job_id) if isinstance(job, SlurmJob) else []
+    return f"job {job.job_id}: {_told(state, exits)}. Its log: {dead[0].paths.stderr}"
 
 
-def _account(job_id: str) -> tuple[str, list[str]]:
-    """State of a job, and exit codes (CODE:SIGNAL) of it and its steps. "CANCELLED by 0" is cut to its first word."""
-    told = _sacct("--parsable2", "--format=State,ExitCode", f"--jobs={job_id}").stdout.split("\n")
-    lines = [line.partition("|") for line in told if line]
-    state = lines[0][0].split()[0] if lines else "unknown"
-    return state, [code for _, _, code in lines]
+def _exits(job_id: str) -> list[str]:
+    """The exit codes (CODE:SIGNAL) of a job and its steps."""
+    return _sacct("--parsable2", "--format=ExitCode", f"--jobs={job_id}").stdout.split()
 
 
 def _told(state: str, exits: list[str]) -> str:
@@ -76,7 +78,7 @@ def _told(state: str, exits: list[str]) -> str:
     numbers = [int(signalled) for _, _, signalled in (code.partition(":") for code in exits)]
     if killed_by := next(filter(None, numbers), 0):
         return f"killed by signal {killed_by}, perhaps for want of memory (hydra.launcher.mem_gb=N)"
-    return f"ended as {state}" + (f" with exit code {exits[0]}" if exits else "")
+    return f"ended without an outcome ({', exit code '.join([state, *exits[:1]])})"
 
 
 def _sacct(*options: str) -> subprocess.CompletedProcess[str]:

@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords and not config.getoption("--run-slow"):
             item.add_marker(pytest.mark.skip(reason="slow: add --run-slow"))
-        if "slurm" in item.keywords and (reason := _no_slurm(config)):
+        if item.get_closest_marker("slurm") and (reason := _no_slurm(config)):
             item.add_marker(pytest.mark.skip(reason=reason))
         if "cuda" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))

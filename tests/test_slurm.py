@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm_cluster import cluster, install, missing_programs
+from slurm_cluster import cluster, install
 from sweeping import TINY, folder
 
 from erflab import collect
@@ -32,15 +32,14 @@ SWEEP = [
 
 @pytest.fixture(scope="module")
 def environment() -> Iterator[dict[str, str]]:
-    if missing_programs():
-        install()
+    install()
     with cluster() as environment:
         yield environment
 
 
-def start(folder: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+def start(folder: Path, environment: dict[str, str], *options: str) -> subprocess.Popen[str]:
     """The sweep's process, as a user would start it from the command line."""
-    command = [sys.executable, "-m", "erflab", *SWEEP]
+    command = [sys.executable, "-m", "erflab", *SWEEP, *options]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -81,7 +80,7 @@ def test_a_sweep_outlives_cancelled_and_killed_jobs(folder: Path, environment: d
     kept = {run: Path(run, "result.nc").stat().st_mtime_ns for run in table["run"][table["status"] == "finished"]}
 
     (folder / "hold").unlink()
-    again = start(folder, environment)
+    again = start(folder, environment, "hydra.launcher.tasks_per_node=2")  # two processes a measurement
     try:
         out, err = again.communicate(timeout=180)
     finally:
@@ -90,5 +89,6 @@ def test_a_sweep_outlives_cancelled_and_killed_jobs(folder: Path, environment: d
     assert re.search(r"submitted 2 jobs: \d+_0, \d+_1\n", out)
     assert list(collect("sweep")["status"]) == ["finished"] * 4
     assert kept == {run: Path(run, "result.nc").stat().st_mtime_ns for run in kept}
+    assert len(list(Path("sweep", ".submitit").glob("*/*_1_log.out"))) == 2  # of each measurement's second process
     jobs = told(environment, "sacct", "-n", "-X", "-P", "--format=JobID").split()
     assert len(jobs) == 4 + 2
