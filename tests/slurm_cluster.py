@@ -77,7 +77,7 @@ def missing_programs() -> list[str]:
 
 
 def install() -> None:
-    """Debian's packages, unless they are there. Their services are not started: the tests' own run beside whatever the machine has."""
+    """Debian's packages, unless they are there. Their services are not started: the tests' own run beside the machine's."""
     if not missing_programs():
         return
     policy = Path("/usr/sbin/policy-rc.d")
