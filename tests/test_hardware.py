@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from erflab import hardware
+from erflab.distributed import Processes
+from erflab.errors import ConfigError
 from erflab.hardware import choose_device
 
 
@@ -26,3 +28,26 @@ def test_the_processes_of_a_pool_have_consecutive_numbers() -> None:
         one = first.submit(hardware._worker).result()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as second:
         assert second.submit(hardware._worker).result() == one + 1
+
+
+def test_each_process_of_a_measurement_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    third, gpus = Processes(rank=7, size=8, local_rank=2), 4
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    for name, device in (("auto", "cuda:2"), ("cuda", "cuda:2"), ("spread", "cuda:2"), ("cpu", "cpu")):
+        assert choose_device(name, third) == torch.device(device)
+    gpus = 1  # that which a scheduler shows to this process alone
+    assert choose_device("auto", third) == torch.device("cuda:0")
+    gpus = 2
+    with pytest.raises(
+        ConfigError, match=r"process 2 of this machine has no GPU of its own, since torch sees 2; start no"
+    ):
+        choose_device("auto", third)
+    gpus = 0
+    assert choose_device("auto", third) == torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"process 2 of this machine has no GPU of its own, since torch sees 0"):
+        choose_device("cuda", third)
+    with pytest.raises(
+        ConfigError, match=r"runtime.device is 'cuda:1'; give auto, cpu or cuda where several processes"
+    ):
+        choose_device("cuda:1", third)
