@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -61,6 +62,29 @@ class MapSums:
             self.group_counts[group] += 1
             self._image_groups.append(group)
         self._totals.append(totals)
+
+    def state(self) -> dict[str, Any]:
+        """All that later images are added to, for `restore`: tensors on the CPU (no copies there) and the scenes' names."""
+        return {
+            "group_sums": self.group_sums.cpu(),
+            "equal_sums": self.equal_sums.cpu(),
+            "first": self._first.cpu(),
+            "deviations": self._deviations.cpu(),
+            "totals": torch.tensor(self.totals, dtype=torch.float64),
+            "image_groups": torch.tensor(self._image_groups, dtype=torch.int64),
+            "scenes": list(self._scenes),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`, to the same bits as if the images had been added here."""
+        self.group_sums.copy_(state["group_sums"])
+        self.equal_sums.copy_(state["equal_sums"])
+        self._first.copy_(state["first"])
+        self._deviations.copy_(state["deviations"])
+        self._totals = [state["totals"].to(self.device)]
+        self._image_groups = state["image_groups"].tolist()
+        self._scenes = {scene: place for place, scene in enumerate(state["scenes"])}
+        self.group_counts = [self._image_groups.count(group) for group in range(self.groups)]
 
     @property
     def count(self) -> int:

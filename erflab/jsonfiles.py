@@ -26,10 +26,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary neighbour, then put it in place: a reader sees the whole file or none."""
+    """Let `write` fill a temporary neighbour, then put it in place: a reader sees the whole file or none.
+
+    It is on the disk before it is in place, so that this also holds after a power cut.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
