@@ -1,6 +1,6 @@
 """The sums of a measurement while it runs, in one file, so that a run that was killed goes on where it was.
 
-One safetensors file: tensors by their dotted names, and all else as JSON in bytes (a header of text would end at 100 MB).
+One safetensors file: tensors named by the keys that lead to them, all else as JSON in bytes (its own header ends at 100 MB).
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from erflab.errors import ResultError
@@ -27,7 +29,6 @@ FILE = "checkpoint.safetensors"
 FORMAT = 1
 
 _JSON = "json"
-_TENSOR = "tensor"
 
 log = logging.getLogger("erflab")
 
@@ -76,7 +77,7 @@ class Checkpoint:
         try:
             content = {"about": self.about, "choices": self.choices, "history": self.history.state(), "states": states}
             write(self.file, content)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             log.warning("the checkpoint %s could not be written, and is as it was before: %s", self.file, error)
         self._written = time.monotonic()
 
@@ -118,46 +119,45 @@ def _measured(about: Mapping[str, Any]) -> dict[str, Any]:
     return {"config": about["config"], "model": about["model"], "images": contents(about["images"])}
 
 
-def write(file: Path, content: Mapping[str, Any]) -> None:
+def write(file: Path, tree: State) -> None:
     """Write nested dictionaries and lists of tensors and of what JSON takes, whole or not at all.
 
-    Raises OSError or SafetensorError where there is no room.
+    Raises OSError where there is no room.
     """
     tensors: dict[str, Tensor] = {}
-    text = json.dumps({"format": FORMAT, "content": _without_tensors(content, "", tensors)})
+    text = json.dumps({"format": FORMAT, "content": _without_tensors(tree, (), tensors)})
     tensors[_JSON] = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8)
-    write_atomically(file, lambda to: save_file(tensors, to))
+    content = save(tensors)  # not save_file, which leaves a file of a name of its own when it is killed
+    write_atomically(file, lambda to: to.write_bytes(content))
 
 
-def read(file: Path) -> Any:
-    """What `write` wrote. Raises ResultError if the file is damaged, or has another format."""
+def read(file: Path) -> State:
+    """What `write` wrote, tuples as lists. Raises ResultError if the file is damaged, or has another format."""
     try:
         with safe_open(file, "pt") as opened:
             found = json.loads(opened.get_tensor(_JSON).numpy().tobytes())
             if (version := found["format"]) == FORMAT:
                 return _with_tensors(found["content"], opened)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         raise ResultError(f"{file} cannot be read as a checkpoint: {error}") from error
     raise ResultError(f"{file} has checkpoint format {version}; this version reads format {FORMAT}.")
 
 
-def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """The value with each tensor put among `tensors`, and in its place the name that it has there."""
+def _without_tensors(value: Any, path: tuple[str | int, ...], tensors: dict[str, Tensor]) -> Any:
+    """The value with None for each tensor, which is put among `tensors` under the keys that lead to it."""
     if isinstance(value, Tensor):
-        tensors[name] = value.contiguous()
-        return {_TENSOR: name}
+        tensors[json.dumps(path)] = value.contiguous()
+        return None
     if isinstance(value, Mapping):
-        return {key: _without_tensors(item, f"{name}.{key}", tensors) for key, item in value.items()}
+        return {key: _without_tensors(item, (*path, key), tensors) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_tensors(item, f"{name}.{place}", tensors) for place, item in enumerate(value)]
+        return [_without_tensors(item, (*path, place), tensors) for place, item in enumerate(value)]
     return value
 
 
-def _with_tensors(value: Any, opened: Any) -> Any:
-    if isinstance(value, list):
-        return [_with_tensors(item, opened) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == {_TENSOR}:
-        return opened.get_tensor(value[_TENSOR])
-    return {key: _with_tensors(item, opened) for key, item in value.items()}
+def _with_tensors(content: State, opened: Any) -> State:
+    for name in opened.keys():  # noqa: SIM118 (not a dictionary)
+        if name != _JSON:
+            *path, last = json.loads(name)
+            reduce(getitem, path, content)[last] = opened.get_tensor(name)
+    return content

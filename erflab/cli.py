@@ -52,15 +52,18 @@ def _task(composed: Any) -> None:
     from hydra.types import RunMode
 
     from erflab.compose import as_plain, hydra_files, to_config
+    from erflab.errors import InUseError
     from erflab.job import run_job
 
     hydra = HydraConfig.get()
     asked = {"overrides": list(hydra.overrides.task), "config": as_plain(composed)}
     try:
         run_job(lambda: to_config(composed), Path(hydra.runtime.output_dir), hydra_files(composed), asked)
-    except Exception:
+    except Exception as error:
         if hydra.mode != RunMode.MULTIRUN:  # a launcher may stop the sweep at what a job raises
             raise
+        if isinstance(error, InUseError):  # of which nothing is left where another process measures
+            print(f"erflab: error: {error}", file=sys.stderr)
 
 
 def _options(arguments: list[str]) -> None:

@@ -51,6 +51,10 @@ class ResultError(ErflabError):
     """A result that cannot be read or written."""
 
 
+class InUseError(ResultError):
+    """A directory that another process measures into."""
+
+
 def foreseen(error: BaseException) -> str | None:
     """The message, on one line, of the ErflabError that `error` is or was caused by; None if there is none."""
     cause: BaseException | None = error

@@ -30,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
     It is on the disk before it is in place, so that this also holds after a power cut.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f"{_unfinished(path)}{os.getpid()}")
     try:
         write(temporary)
         with temporary.open("rb") as written:
@@ -38,6 +38,16 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes that were killed while they wrote a file have left beside it."""
+    for temporary in path.parent.glob(f"{_unfinished(path)}*"):
+        temporary.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> str:
+    return f".{path.name}."
 
 
 def _to_json(value: Any) -> Any:
