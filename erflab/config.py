@@ -417,6 +417,9 @@ class RuntimeConfig:
     tolerance: float | None = option(
         None, "stop once SE(sigma) / sigma is below this, looked at after 64, 128, 256, ... images; default: all images"
     )
+    checkpoint: float | None = option(
+        60.0, "seconds between checkpoints, from which a run that was killed goes on; null or 0: none are written"
+    )
     threads: int | None = option(None, "CPU threads; default: torch's choice (recorded in the result)")
     seed: int = option(0, "seed of the random signs")
     progress: bool = option(True, "show progress bars and the final table")
@@ -439,6 +442,8 @@ class RuntimeConfig:
         _one_of("runtime.crop", self.crop, CROPS)
         if self.threads is not None:
             _at_least("runtime.threads", self.threads, 1)
+        if self.checkpoint is not None and not 0 <= self.checkpoint < float("inf"):
+            raise ConfigError(f"runtime.checkpoint is {self.checkpoint!r}; give seconds of at least 0, or null.")
         for code in self.accept:
             _one_of("runtime.accept", code, tuple(FLAGS))
         if self.tolerance is not None and not 0 < self.tolerance < 1:

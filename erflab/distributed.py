@@ -73,7 +73,8 @@ class Processes:
 
     def from_first(self, value: Value) -> Value:
         """The first process's value."""
-        return self.gathered(value if self.first else None)[0]  # type: ignore[return-value]
+        self.gathered(None)
+        return self._send(value)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over the processes, a new tensor; the tensor itself where there is one process."""
@@ -111,6 +112,9 @@ class Processes:
     def _exchange(self, item: tuple[str | None, Value]) -> list[tuple[str | None, Value]]:
         return [item]
 
+    def _send(self, value: Value) -> Value:
+        return value
+
     def _add(self, tensor: Tensor) -> Tensor:
         return tensor
 
@@ -147,6 +151,12 @@ class ConnectedProcesses(Processes):
         with self._alive():
             dist.all_gather_object(items, item)
         return items
+
+    def _send(self, value: Value) -> Value:
+        told = [value if self.first else None]
+        with self._alive():
+            dist.broadcast_object_list(told, src=0)
+        return told[0]  # type: ignore[return-value]
 
     def _add(self, tensor: Tensor) -> Tensor:
         total = tensor.clone()

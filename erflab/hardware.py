@@ -74,7 +74,7 @@ def _worker() -> int:
 def threads(count: int | None) -> Iterator[None]:
     """CPU threads inside the block; None leaves torch's choice."""
     before = torch.get_num_threads()
-    if count is not None:
+    if count not in (None, before):
         torch.set_num_threads(count)
     try:
         yield

@@ -268,19 +268,31 @@ class Result:
         return str(json.loads(self.parts[0].attrs["model"])["name"])
 
     def save(self, path: str | Path) -> Path:
-        """Write `result.nc`, `summary.json` and `provenance.json` into a directory, each atomically. Returns the directory.
+        """Write `provenance.json`, `result.nc` and `summary.json` into a directory, each atomically. Returns the directory.
 
         One part stands at the root of `result.nc`; several stand in a group each, named by their labels.
         `summary.json` is one part's summary, or a list of several.
+
+        Raises ResultError where it cannot be written.
         """
         directory = Path(path)
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._write(directory)
+        except OSError as error:
+            raise ResultError(
+                f"the result cannot be written to {directory} ({error}); make room there, or choose another directory, and "
+                "start again."
+            ) from error
+        return directory
+
+    def _write(self, directory: Path) -> None:
+        """What a result cannot be made again from goes first, and the summary, which can be, last."""
         (directory / "summary.json").unlink(missing_ok=True)  # it must never stand beside a newer result
+        write_json(directory / "provenance.json", dict(self.provenance))
         write_parts(directory / "result.nc", dict(zip(self.labels, self.parts, strict=True)))
         rows = self.rows()
         write_json(directory / "summary.json", rows[0] if len(self) == 1 else rows)
-        write_json(directory / "provenance.json", dict(self.provenance))
-        return directory
 
 
 def load(path: str | Path) -> Result:

@@ -49,6 +49,9 @@ class Threads(Processes):
         self.barrier.wait()
         return items
 
+    def _send(self, value: Any) -> Any:
+        return self.gathered(value)[0]
+
     def _add(self, tensor: Tensor) -> Tensor:
         return torch.stack(self.gathered(tensor)).sum(0)
 
