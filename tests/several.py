@@ -112,16 +112,16 @@ def images(count: int) -> Scenes:
 
 
 class Failing(nn.Module):
-    """A network that fails in one process, from a forward pass on, in one of several ways."""
+    """A network that fails in process 1, from a forward pass on, in one of several ways."""
 
-    def __init__(self, fault: str, rank: str = "1") -> None:
+    def __init__(self, fault: str = "none") -> None:
         super().__init__()
-        self.net, self.fault, self.passes = small_net(), fault, 0
-        self.mine = os.environ.get("RANK") == rank
+        self.net, self.fault, self.passes = small_net(), os.environ.get("FAULT", fault), 0
+        self.mine = os.environ.get("RANK") == "1"
 
     def forward(self, x: Tensor) -> Tensor:
         self.passes += 1
-        if self.mine and self.passes > 3:
+        if self.mine and self.passes > int(os.environ.get("PASSES", 3)):
             if self.fault == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.fault == "told":
@@ -184,8 +184,14 @@ def unknown_layer_in_one() -> Result:
         return measure(small_net(), images(8), f"nowhere{processes.rank}", runtime=QUIET, processes=processes)
 
 
+def command_where(environment: dict[str, str], directory: Path, *arguments: str) -> tuple[int, str]:
+    """`command` with further variables in the environment."""
+    os.environ.update(environment)
+    return command(directory, *arguments)
+
+
 def command(directory: Path, *arguments: str) -> tuple[int, str]:
-    """The console entry in a directory of tinynets; its exit code and what it wrote to standard error."""
+    """The console entry in a directory; its exit code and what it wrote to standard error."""
     os.chdir(directory)
     log = directory / f"stderr{os.environ['RANK']}"
     with log.open("w") as file:
