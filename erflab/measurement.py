@@ -38,7 +38,7 @@ from erflab.cropping import choose_crop
 from erflab.dataset import Measured, as_dataset, model_record
 from erflab.distributed import ALONE, Processes
 from erflab.flags import Flag
-from erflab.hardware import choose_device, threads
+from erflab.hardware import choose_device, require_own_devices, threads
 from erflab.identity import identity
 from erflab.images import ImageSource, TensorImages, open_images
 from erflab.loader import Loader
@@ -153,6 +153,7 @@ def _measure(
     directory: Path | None = None,
 ) -> Result:
     device = choose_device(config.runtime.device, processes)
+    require_own_devices(device, processes)
     _require_same(loaded, images, processes)
     checkpoint = _checkpoint(directory, loaded, images, config, device, processes)
     dtype = torch.float64 if config.runtime.products == "float64" else torch.float32

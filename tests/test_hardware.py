@@ -1,5 +1,6 @@
 """Which device a process takes."""
 
+import contextlib
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -9,7 +10,7 @@ import torch
 from erflab import hardware
 from erflab.distributed import Processes
 from erflab.errors import ConfigError
-from erflab.hardware import choose_device
+from erflab.hardware import choose_device, require_own_devices
 
 
 def test_spread_gives_each_process_of_a_pool_the_next_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,3 +52,25 @@ def test_each_process_of_a_measurement_takes_a_gpu_of_its_own(monkeypatch: pytes
         ConfigError, match=r"runtime.device is 'cuda:1'; give auto, cpu or cuda where several processes"
     ):
         choose_device("cuda:1", third)
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        (["cpu", "cpu"], None),
+        (["cuda a", "cuda b"], None),
+        (["cuda a", "cpu"], r"the processes run on cuda a, cpu; set runtime.device=cpu, or start them where all have"),
+        (
+            ["cuda a", "cuda a"],
+            r"several of the 2 processes run on one GPU \(cuda a\); start no more than there are GPUs",
+        ),
+    ],
+)
+def test_devices_are_of_one_kind_and_no_gpu_is_shared(
+    names: list[str], refused: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Processes, "gathered", lambda self, value: names)
+    monkeypatch.setattr(hardware, "_name", lambda device: names[0])
+    expected = pytest.raises(ConfigError, match=refused) if refused else contextlib.nullcontext()
+    with expected:
+        require_own_devices(torch.device(names[0].split()[0]), Processes(0, 2))
