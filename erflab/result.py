@@ -171,8 +171,9 @@ class Result:
         """How far the fields agree, as NAME -> number -> quantity, with errors over images.
 
         `METHOD_vs_theory`, and where both were measured on the same images `gradient_vs_occlusion` and
-        `blurred_gradient_vs_occlusion`: equal for linear networks and white images. With a predicted energy map on (y, x), such as `predicted_field(...).map`, also
-        `predicted_vs_METHOD`. The numbers are those of `erflab.analysis.fields`. Maps that have no size are left out.
+        `blurred_gradient_vs_occlusion`: equal for linear networks and white images. With a predicted energy map on (y, x),
+        such as `predicted_field(...).map`, also `predicted_vs_METHOD`. The numbers are those of `erflab.analysis.fields`.
+        Maps that have no size are left out.
         """
         known = {method: sizes for method in self.methods if (sizes := self.known_sizes(method))}
         found = {f"{method}_vs_theory": against_theory(sizes) for method, sizes in known.items()}

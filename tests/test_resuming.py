@@ -24,6 +24,7 @@ from erflab.hardware import threads
 from erflab.job import run_job
 from erflab.lock import LOCK
 from erflab.measurement import run
+from erflab.result import Result
 
 
 class Net(nn.Module):
@@ -207,6 +208,29 @@ def test_a_checkpoint_of_another_configuration_is_refused_and_untouched(tmp_path
     assert FILE not in files(tmp_path)
 
 
+def test_figures_that_were_cut_short_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, drawn = measurement(GRADIENT, figures=True), []
+
+    def plot(self: Result, path: Path) -> None:
+        path.parent.mkdir()
+        path.with_suffix(".pdf").touch()
+        drawn.append(path)
+        if len(drawn) == 1:
+            raise KilledError
+        path.with_suffix(".png").touch()
+
+    monkeypatch.setattr(Result, "plot", plot)
+    with pytest.raises(KilledError):
+        job(config, tmp_path)
+    assert FILE not in files(tmp_path)
+    result = (tmp_path / "result.nc").stat().st_mtime_ns
+    for _ in range(2):
+        job(config, tmp_path)
+        assert {f for f in files(tmp_path) if "figures" in f} == {"figures/erf.pdf", "figures/erf.png"}
+    assert len(drawn) == 2
+    assert (tmp_path / "result.nc").stat().st_mtime_ns == result
+
+
 def test_overwrite_discards_a_checkpoint(tmp_path: Path, cut: Cut) -> None:
     killed(measurement(GRADIENT), tmp_path, cut)
     job(measurement(GRADIENT, count=5, overwrite=True), tmp_path, "other")
@@ -300,7 +324,7 @@ import test_resuming
 from erflab.images import NoiseImages
 from erflab.job import run_job
 
-CONFIG = test_resuming.measurement(test_resuming.TWO, count=48, checkpoint=0.05)
+CONFIG = test_resuming.measurement(test_resuming.GRADIENT, count=120, checkpoint=0.05)
 image = NoiseImages._image
 
 def slow(self, index):
