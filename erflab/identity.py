@@ -98,8 +98,9 @@ def _changed_images(folder: Path, images: Mapping[str, Any]) -> Iterator[tuple[s
 
 
 def contents(images: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of images with the hash of each file by its name."""
-    return {**images, "files": {entry["name"]: entry["sha256"][:12] for entry in images.get("files", ())}}
+    """The record of images with the hash of each file by its name, and of those that cannot be read the names alone."""
+    files = {entry["name"]: entry["sha256"][:12] for entry in images.get("files", ())}
+    return {**images, "files": files, "skipped": [entry["name"] for entry in images.get("skipped", ())]}
 
 
 def refuse_another(directory: Path, what: str, changed: Differences) -> None:

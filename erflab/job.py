@@ -19,7 +19,7 @@ from erflab.failure import FAILURE, write_failure
 from erflab.identity import Differences, changed_files, differences, identity, refuse_another, relevant
 from erflab.jsonfiles import remove_unfinished
 from erflab.lock import alone_in
-from erflab.report import run_and_save
+from erflab.report import run_and_save, save_figures
 from erflab.result import Result, load
 
 RESULT_FILES = ("provenance.json", "result.nc", "summary.json")
@@ -122,7 +122,7 @@ def _tell(result: Result, config: ErflabConfig, directory: Path) -> None:
         result.save(directory)
     (directory / CHECKPOINT).unlink(missing_ok=True)
     if config.runtime.figures and not (directory / "figures").exists():
-        result.plot(directory / "figures" / "erf")
+        save_figures(result, directory)
     log.info("finished already; runtime.overwrite=true measures anew")
     print(directory, flush=True)
     refuse_flags(result, config.runtime)

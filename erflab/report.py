@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def run_and_save(config: ErflabConfig, directory: Path, processes: Processes = A
     result.save(directory)  # first, so that a figure which cannot be drawn loses nothing that was measured
     (directory / CHECKPOINT).unlink(missing_ok=True)
     if config.runtime.figures:
-        result.plot(directory / "figures" / "erf")
+        save_figures(result, directory)
     log.info("crop: %s", next(iter(result)).attribute("crop"))
     for verdict in _verdicts(result):
         log.info("%s", verdict)
@@ -52,6 +53,15 @@ def run_and_save(config: ErflabConfig, directory: Path, processes: Processes = A
     print(directory, flush=True)
     refuse_flags(result, config.runtime)
     return result
+
+
+def save_figures(result: Result, directory: Path) -> None:
+    """Draw into `figures` of a directory: all of them, or, if it is cut short, none."""
+    unfinished, figures = directory / ".figures", directory / "figures"
+    for folder in (unfinished, figures):
+        shutil.rmtree(folder, ignore_errors=True)
+    result.plot(unfinished / "erf")
+    unfinished.rename(figures)
 
 
 def _flags(result: Result) -> list[str]:

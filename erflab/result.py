@@ -170,17 +170,22 @@ class Result:
     def agreement(self, predicted: xr.DataArray | None = None) -> dict[str, dict[str, Quantity]]:
         """How far the fields agree, as NAME -> number -> quantity, with errors over images.
 
-        `METHOD_vs_theory`, and where both were measured `gradient_vs_occlusion` and `blurred_gradient_vs_occlusion`: equal
-        for linear networks and white images. With a predicted energy map on (y, x), such as `predicted_field(...).map`, also
-        `predicted_vs_METHOD`. The numbers are those of `erflab.analysis.fields`. Maps that have no size are left out.
+        `METHOD_vs_theory`, and where both were measured on the same images `gradient_vs_occlusion` and
+        `blurred_gradient_vs_occlusion`: equal for linear networks and white images. With a predicted energy map on (y, x),
+        such as `predicted_field(...).map`, also `predicted_vs_METHOD`. The numbers are those of `erflab.analysis.fields`.
+        Maps that have no size are left out.
         """
         known = {method: sizes for method in self.methods if (sizes := self.known_sizes(method))}
         found = {f"{method}_vs_theory": against_theory(sizes) for method, sizes in known.items()}
-        if {"gradient", "occlusion"} <= set(known):
+        if {"gradient", "occlusion"} <= set(known) and self._of_the_same_images("gradient", "occlusion"):
             found |= self._gradient_vs_occlusion
         if predicted is not None:
             found |= predicted_against(predicted, {method: self.grouped(method) for method in known}, self._patch)
         return found
+
+    def _of_the_same_images(self, one: str, other: str) -> bool:
+        """Whether runtime.tolerance stopped neither of two methods before the other."""
+        return bool(self.dataset[one].attrs["images"] == self.dataset[other].attrs["images"])
 
     @cached_property
     def _gradient_vs_occlusion(self) -> dict[str, dict[str, Quantity]]:

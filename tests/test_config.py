@@ -130,6 +130,8 @@ def refusal(*overrides: str) -> str:
         (["attribution=input_x_gradient", "attribution.input_x_gradient.draws=0"], "input_x_gradient.draws is 0"),
         (["runtime.dtype=float16"], "runtime.dtype is 'float16'.*float32"),
         (["runtime.threads=0"], "runtime.threads is 0"),
+        (["runtime.checkpoint=-1"], "runtime.checkpoint is -1.0; give seconds of at least 0, or null"),
+        (["runtime.checkpoint=inf"], "runtime.checkpoint is inf"),
         (["images=folder"], "images.path is missing"),
         (["images=dataset"], "images._target_ is missing"),
         (["model=custom"], "give exactly one of them"),
