@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -97,6 +98,32 @@ class MapSums:
         """The sum of squared deviations from another map than the first that was added here, [y, x]."""
         shift = self._first - first
         return self._deviations + shift * (2 * (self.total - self._added * self._first) + self._added * shift)
+
+    def state(self) -> dict[str, Any]:
+        """All that later images are added to, for `restore`: tensors on the CPU (no copies there) and the scenes' names."""
+        return {
+            "group_sums": self.group_sums.cpu(),
+            "equal_sums": self.equal_sums.cpu(),
+            "first": self._first.cpu(),
+            "deviations": self._deviations.cpu(),
+            "totals": torch.tensor(self.totals, dtype=torch.float64),
+            "image_groups": torch.tensor(self._image_groups, dtype=torch.int64),
+            "scenes": list(self._scenes),
+        }
+
+    def restore(self, state: Mapping[str, Any], *, passed: bool = False) -> None:
+        """Go on from a `state`, to the same bits as if the images had been added here; or, passed, by another process."""
+        if not passed:
+            self.group_sums.copy_(state["group_sums"])
+            self.equal_sums.copy_(state["equal_sums"])
+            self._first.copy_(state["first"])
+            self._deviations.copy_(state["deviations"])
+            self._added = len(state["image_groups"])
+        totals = state["totals"].to(self.device)
+        self._totals = [torch.zeros_like(totals) if passed else totals]
+        self._image_groups = state["image_groups"].tolist()
+        self._scenes = {scene: place for place, scene in enumerate(state["scenes"])}
+        self.group_counts = [self._image_groups.count(group) for group in range(self.groups)]
 
     @property
     def count(self) -> int:

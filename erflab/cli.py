@@ -70,6 +70,7 @@ def _task(composed: Any) -> None:
 
     from erflab.compose import as_plain, hydra_files, to_config
     from erflab.distributed import joined
+    from erflab.errors import InUseError
     from erflab.job import run_job
     from erflab.team import follow
 
@@ -82,9 +83,11 @@ def _task(composed: Any) -> None:
             return
         try:
             run_job(lambda: to_config(composed), directory, hydra_files(composed), asked, processes)
-        except Exception:
+        except Exception as error:
             if hydra.mode != RunMode.MULTIRUN:  # a launcher may stop the sweep at what a job raises
                 raise
+            if isinstance(error, InUseError):  # of which nothing is left where another process measures
+                print(f"erflab: error: {error}", file=sys.stderr)
 
 
 def _options(arguments: list[str]) -> None:

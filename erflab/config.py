@@ -279,6 +279,9 @@ class RuntimeConfig:
     tolerance: float | None = option(
         None, "stop once SE(sigma) / sigma is below this, looked at after 64, 128, 256, ... images; default: all images"
     )
+    checkpoint: float | None = option(
+        60.0, "seconds between checkpoints, from which a run that was killed goes on; null or 0: none are written"
+    )
     threads: int | None = option(None, "CPU threads; default: torch's choice (recorded in the result)")
     seed: int = option(0, "seed of the random signs")
     progress: bool = option(True, "show progress bars and the final table")
@@ -308,6 +311,8 @@ class RuntimeConfig:
             )
         if self.threads is not None:
             at_least("runtime.threads", self.threads, 1)
+        if self.checkpoint is not None and not 0 <= self.checkpoint < float("inf"):
+            raise ConfigError(f"runtime.checkpoint is {self.checkpoint!r}; give seconds of at least 0, or null.")
         if not isinstance(self.figures, (bool, list, tuple)):
             raise ConfigError(f"runtime.figures is {self.figures!r}; give true, false or a list such as [erf,radial].")
         for kind in () if isinstance(self.figures, bool) else self.figures:

@@ -95,7 +95,7 @@ def as_dataset(
     attributes = {
         "format": FORMAT,
         "theory": as_json({**_theory(field), "units": [list(unit) for unit in aim.units]}),
-        "model": as_json(_model(loaded)),
+        "model": as_json(model_record(loaded)),
         "images": as_json(images.record()),
         "config": as_json(identity(config)),
         "crop": as_json(crop),
@@ -176,7 +176,8 @@ def _theory(field: TheoreticalField) -> dict[str, Any]:
     }
 
 
-def _model(loaded: LoadedModel) -> dict[str, Any]:
+def model_record(loaded: LoadedModel) -> dict[str, Any]:
+    """Which model was measured, with the hash of its weights."""
     return {
         "name": loaded.name,
         "library": loaded.library,

@@ -73,7 +73,8 @@ class Processes:
 
     def from_first(self, value: Value) -> Value:
         """The first process's value."""
-        return self.gathered(value if self.first else None)[0]  # type: ignore[return-value]
+        self.gathered(None)
+        return self._send(value)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over the processes, a new tensor; the tensor itself where there is one process."""
@@ -111,6 +112,9 @@ class Processes:
     def _exchange(self, item: tuple[str | None, Value]) -> list[tuple[str | None, Value]]:
         return [item]
 
+    def _send(self, value: Value) -> Value:
+        return value
+
     def _add(self, tensor: Tensor) -> Tensor:
         return tensor
 
@@ -122,9 +126,11 @@ ALONE = Processes()
 class ConnectedProcesses(Processes):
     """Several processes of torch.distributed: objects and CPU tensors by gloo, CUDA tensors by NCCL.
 
-    between: the group by which orders are given; its members wait long.
+    within, between: the groups by which they exchange in the middle of a measurement, and by which orders are given, where
+    they wait long.
     """
 
+    within: Any = field(default=None, compare=False)
     between: Any = field(default=None, compare=False)
 
     def lead(self, order: ErflabConfig | None) -> None:
@@ -145,13 +151,19 @@ class ConnectedProcesses(Processes):
     def _exchange(self, item: tuple[str | None, Value]) -> list[tuple[str | None, Value]]:
         items: list[Any] = [None] * self.size
         with self._alive():
-            dist.all_gather_object(items, item)
+            dist.all_gather_object(items, item, group=self.within)
         return items
+
+    def _send(self, value: Value) -> Value:
+        told = [value if self.first else None]
+        with self._alive():
+            dist.broadcast_object_list(told, src=0, group=self.within)
+        return told[0]  # type: ignore[return-value]
 
     def _add(self, tensor: Tensor) -> Tensor:
         total = tensor.clone()
         with self._alive():
-            dist.all_reduce(total)
+            dist.all_reduce(total, group=self.within)
         return total
 
     @contextlib.contextmanager
@@ -177,13 +189,19 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
     if _joined.size > 1 or placement.size == 1:
         yield _joined
         return
+    theirs = dist.is_initialized()  # in a script that has joined them for a use of its own
     _joined = connected = _connect(placement)
     try:
         with _told_to_stop():
             yield connected
     finally:
-        _leave(connected)
         _joined = ALONE
+        del os.environ[JOINED]
+        with contextlib.suppress(ProcessDiedError):
+            if connected.first:
+                connected.lead(None)
+            if not theirs:
+                dist.destroy_process_group()
 
 
 def _connect(placement: Placement) -> ConnectedProcesses:
@@ -196,17 +214,10 @@ def _connect(placement: Placement) -> ConnectedProcesses:
     if torch.cuda.is_available() and placement.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(placement.local_rank)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
-    between = dist.new_group(backend="gloo", timeout=IDLE)
-    return ConnectedProcesses(placement.rank, placement.size, placement.local_rank, between)
-
-
-def _leave(processes: ConnectedProcesses) -> None:
-    del os.environ[JOINED]
-    with contextlib.suppress(ProcessDiedError):
-        if processes.first:
-            processes.lead(None)
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        dist.init_process_group(backend, timeout=PATIENCE)
+    within, between = dist.new_group(backend=backend, timeout=PATIENCE), dist.new_group(backend="gloo", timeout=IDLE)
+    return ConnectedProcesses(placement.rank, placement.size, placement.local_rank, within, between)
 
 
 @contextlib.contextmanager

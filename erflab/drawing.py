@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,11 +27,21 @@ def draw_figures(result: Result, wanted: bool | Sequence[str], folder: Path) -> 
     for stem, subject, kind in _figures(result, wanted, folder):
         try:
             if not stem.with_name(f"{stem.name}.png").exists():
-                subject.plot(stem, kind)
+                _draw(subject, stem, kind)
         except (MeasurementError, ResultError) as error:
             warnings.append(f"figure {stem.name} is not drawn: {error}")
             log.warning("%s", warnings[-1])
     return warnings
+
+
+def _draw(subject: Result, stem: Path, kind: str | None) -> None:
+    """Draw aside and move, the stem's own picture last: where that is, nothing is missing or cut short."""
+    aside = stem.with_name(".unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    subject.plot(aside / stem.name, kind)
+    for file in sorted(aside.iterdir(), key=lambda file: file.name == f"{stem.name}.png"):
+        file.rename(stem.with_name(file.name))
+    aside.rmdir()
 
 
 def _figures(result: Result, wanted: bool | Sequence[str], folder: Path) -> Iterator[tuple[Path, Result, str | None]]:

@@ -55,6 +55,10 @@ class ResultError(ErflabError):
     """A result that cannot be read or written."""
 
 
+class InUseError(ResultError):
+    """A directory that another process measures into."""
+
+
 class ProcessFailedError(ErflabError):
     """Another process of the run has failed, and has told all why."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import socket
 from collections.abc import Iterator
 
 import torch
@@ -59,6 +60,28 @@ def _own_device(name: str, place: int) -> torch.device:
     return torch.device(f"cuda:{own}")
 
 
+def require_own_devices(device: torch.device, processes: Processes) -> None:
+    """Raise ConfigError where of several processes some run on the CPU and some on a GPU, or two on the same GPU."""
+    if processes.size == 1:
+        return
+    names = processes.gathered(_name(device))
+    if len({name.split()[0] for name in names}) > 1:
+        raise ConfigError(
+            f"the processes run on {', '.join(names)}; set runtime.device=cpu, or start them where all have a GPU."
+        )
+    if names.count(_name(device)) > 1 and device.type == "cuda":
+        raise ConfigError(
+            f"several of the {processes.size} processes run on one GPU ({_name(device)}); start no more than there are GPUs."
+        )
+
+
+def _name(device: torch.device) -> str:
+    """The kind of a device; for a GPU also which one it is of all machines'."""
+    if device.type == "cpu":
+        return "cpu"
+    return f"cuda {torch.cuda.get_device_properties(device).uuid} of {socket.gethostname()}"
+
+
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """A copy on the device, from pinned memory to a GPU, so that the host does not wait for it; on a CPU itself."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
@@ -74,7 +97,7 @@ def _worker() -> int:
 def threads(count: int | None) -> Iterator[None]:
     """CPU threads inside the block; None leaves torch's choice."""
     before = torch.get_num_threads()
-    if count is not None:
+    if count not in (None, before):
         torch.set_num_threads(count)
     try:
         yield

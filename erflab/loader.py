@@ -70,8 +70,8 @@ class Loader:
         budget, most = (2**25, 256) if self.device.type == "cuda" else (2**20, 64)
         return max(1, min(most, budget // math.prod(size)))
 
-    def batches(self, what: str, at_once: int | None = None) -> Iterator[Batch | Passed]:
-        """All images, `at_once` at a time, with a progress bar named for the method.
+    def batches(self, what: str, at_once: int | None = None, start: int = 0) -> Iterator[Batch | Passed]:
+        """The images from `start` on, `at_once` at a time, with a progress bar named for the method.
 
         Batches are the same for any number of processes; those of the others come as Passed, unread.
 
@@ -80,13 +80,13 @@ class Loader:
         """
         total, at_once = len(self.images), at_once or self.fitting(self.size)
         with (
-            tqdm(total=total, desc=what, unit="image", disable=not self.progress) as bar,
+            tqdm(total=total, initial=start, desc=what, unit="image", disable=not self.progress) as bar,
             ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as reader,
         ):
             ranges = [
-                range(start, min(start + at_once, end))
+                range(first, min(first + at_once, end))
                 for begin, end in pairwise([0, *look_counts(total)])
-                for start in range(begin, end, at_once)
+                for first in range(max(begin, start), end, at_once)
             ]
             own = iter([indices for place, indices in enumerate(ranges) if self.processes.measures(place)])
             waiting = reader.submit(self._read, next(own, ()))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from erflab.attribution.gradient import shared_gradient_maps
 from erflab.attribution.methods import PIXEL_METHODS
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
 from erflab.attribution.plan import clipped_share, plan_occlusion
+from erflab.checkpoint import FILE, Checkpoint, open_checkpoint
 from erflab.checks import all_flags, channel_sum_flag, refuse_flags
 from erflab.compiling import compile_trunk, refuse_uncompiled
 from erflab.config import (
@@ -36,16 +36,17 @@ from erflab.config import (
 )
 from erflab.convergence import Convergence
 from erflab.cropping import choose_crop
-from erflab.dataset import Measured, as_dataset
+from erflab.dataset import Measured, as_dataset, model_record
 from erflab.distributed import ALONE, Processes
 from erflab.flags import Flag
-from erflab.hardware import choose_device, threads
+from erflab.hardware import choose_device, require_own_devices, threads
+from erflab.identity import identity
 from erflab.images import ImageSource, TensorImages, open_images
 from erflab.loader import Loader
 from erflab.memory_format import channels_last_wanted, to_channels_last
 from erflab.models import LoadedModel, build_model, frozen
 from erflab.precision import arithmetic
-from erflab.provenance import circumstances
+from erflab.provenance import circumstances, environment
 from erflab.recomputing import recompute_wanted, recomputed, refuse_unrecomputed
 from erflab.result import Result
 from erflab.streaming import stream
@@ -60,10 +61,14 @@ SUMMED = ("absolute", "signed")
 CLIPPED_READINGS = 0.5
 
 
-def run(config: ErflabConfig, processes: Processes = ALONE) -> Result:
-    """Measure what a configuration describes, alone or as one of several processes that all do so.
+def run(config: ErflabConfig, directory: Path | None = None, processes: Processes = ALONE) -> Result:
+    """Measure what a configuration describes. Raises an ErflabError of the kind that names what was wrong.
 
-    Raises an ErflabError of the kind that names what was wrong.
+    Args:
+        config: of all of it.
+        directory: where a checkpoint is kept meanwhile, and gone on from if one is there. It is left there: only once the
+            result has been saved it is of no more use.
+        processes: those that share the images, each of which makes this call and gets the result; the first has the directory.
     """
     allow = tuple(config.runtime.allow)
     config = dataclasses.replace(
@@ -73,7 +78,7 @@ def run(config: ErflabConfig, processes: Processes = ALONE) -> Result:
     channels = getattr(config.images, "channels", None)
     size, flags = _input_size(loaded, config, channels)
     images = open_images(config.images, size=size, allow=allow)
-    return _measure(loaded, images, config, flags, processes)
+    return _measure(loaded, images, config, flags, processes, directory)
 
 
 def measure(
@@ -142,44 +147,49 @@ def _home(model: nn.Module) -> Iterator[None]:
 
 
 def _measure(
-    loaded: LoadedModel, images: ImageSource, config: ErflabConfig, flags: list[Flag], processes: Processes
+    loaded: LoadedModel,
+    images: ImageSource,
+    config: ErflabConfig,
+    flags: list[Flag],
+    processes: Processes,
+    directory: Path | None = None,
 ) -> Result:
-    started = datetime.now(UTC)
     device = choose_device(config.runtime.device, processes)
+    require_own_devices(device, processes)
     _require_same(loaded, images, processes)
+    checkpoint = _checkpoint(directory, loaded, images, config, device, processes)
     dtype = torch.float64 if config.runtime.products == "float64" else torch.float32
-    with threads(config.runtime.threads), arithmetic("fp32", device):
+    with threads(config.runtime.threads or checkpoint.choices.get("threads")), arithmetic("fp32", device):
         progress = config.runtime.progress and processes.first
         loader = Loader(images, loaded, device, dtype, config.runtime.batch_size, progress, processes=processes)
         fields = target_fields(loaded.module, config.target, loader.size, loader.shape[0])
         targets = [aim_at(loaded.module, field, config.target, loader.size) for field in fields]
         cropping = choose_crop(loaded.module, targets, loader, config.runtime)
         module = loaded.module.to(device=device, dtype=dtype)
-        loader = _in_order(module, targets, loader, config.runtime)
+        loader = _in_order(module, targets, loader, config.runtime, checkpoint)
+        checkpoint.choices |= {"threads": torch.get_num_threads(), "channels_last": loader.channels_last}
         cropping = processes.from_first(cropping.checked(targets, loader))
         computed = [target.cropped(cropping.crop) for target in targets]
         flags = [*flags, *_compiled(computed, loader, config)]
         maps: list[dict[str, Measured]] = [{} for _ in targets]
-        timings, last = {}, time.perf_counter()
-        for method, measured in _methods(targets, computed, loader, config):
+        for method, measured in _methods(targets, computed, loader, config, checkpoint):
             for target_maps, found in zip(maps, measured, strict=True):
                 target_maps[method] = found
-            timings[method], last = time.perf_counter() - last, time.perf_counter()
-    parts = [
-        as_dataset(
-            found,
-            t.field,
-            t.aim,
-            loaded,
-            images,
-            config,
-            [*flags, *cropping.flags, *all_flags(module, t.field, found)],
-            cropping.record(),
-            processes.size,
-        )
-        for t, found in zip(targets, maps, strict=True)
-    ]
-    return Result(tuple(parts), circumstances(started, device, timings))
+        parts = [
+            as_dataset(
+                found,
+                t.field,
+                t.aim,
+                loaded,
+                images,
+                config,
+                [*flags, *cropping.flags, *all_flags(module, t.field, found)],
+                cropping.record(),
+                processes.size,
+            )
+            for t, found in zip(targets, maps, strict=True)
+        ]
+    return Result(tuple(parts), circumstances(checkpoint.history.state(), device))
 
 
 def _require_same(loaded: LoadedModel, images: ImageSource, processes: Processes) -> None:
@@ -189,8 +199,33 @@ def _require_same(loaded: LoadedModel, images: ImageSource, processes: Processes
         processes.require_same("images", images.record())
 
 
-def _in_order(module: nn.Module, targets: list[Target], loader: Loader, runtime: RuntimeConfig) -> Loader:
+def _checkpoint(
+    directory: Path | None,
+    loaded: LoadedModel,
+    images: ImageSource,
+    config: ErflabConfig,
+    device: torch.device,
+    processes: Processes,
+) -> Checkpoint:
+    """The checkpoint in a directory, of this measurement, as the first process reads it; one that is kept nowhere without.
+
+    Raises ResultError if it is of another measurement.
+    """
+    checkpoint = Checkpoint()
+    if directory is not None:
+        about = {"config": identity(config), "model": model_record(loaded), "images": images.record()}
+        about["environment"] = environment(device)
+        checkpoint = open_checkpoint(directory / FILE, config.runtime.checkpoint, about)
+    checkpoint = processes.from_first(checkpoint)
+    checkpoint.processes = processes
+    return checkpoint
+
+
+def _in_order(
+    module: nn.Module, targets: list[Target], loader: Loader, runtime: RuntimeConfig, checkpoint: Checkpoint
+) -> Loader:
     """The loader, giving images channels last if the model runs faster so; the model is then in that order too."""
+    runtime = dataclasses.replace(runtime, channels_last=checkpoint.choices.get("channels_last", runtime.channels_last))
     if not channels_last_wanted(module, runtime, loader.device):
         return loader
     trunks, one = [target.trunk for target in targets], loader.load([0]).images
@@ -214,20 +249,23 @@ def _compiled(targets: list[Target], loader: Loader, config: ErflabConfig) -> It
 
 
 def _methods(
-    targets: list[Target], computed: list[Target], loader: Loader, config: ErflabConfig
+    targets: list[Target], computed: list[Target], loader: Loader, config: ErflabConfig, checkpoint: Checkpoint
 ) -> Iterator[tuple[str, list[Measured]]]:
     """Each method that was chosen, with what it measured of every target."""
     for name, options in config.attribution.chosen.items():
+        checkpoint.history.enter(name)
         if name == "gradient" and len(targets) > 1:
-            yield name, _shared_gradient(computed, loader, options, config.runtime)
+            yield name, _shared_gradient(computed, loader, options, config.runtime, checkpoint)
         elif name in PIXEL_METHODS:
-            yield name, [_by_pixel(name, target, loader, options, config.runtime) for target in computed]
+            yield name, [_by_pixel(name, target, loader, options, config.runtime, checkpoint) for target in computed]
         else:
             seen = computed if options.units == "one" else targets  # others read units all over the image
-            yield name, [_occlusion(target, loader, options, config.runtime) for target in seen]
+            yield name, [_occlusion(target, loader, options, config.runtime, checkpoint) for target in seen]
 
 
-def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
+def _by_pixel(
+    name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig, checkpoint: Checkpoint
+) -> Measured:
     method, measured = PIXEL_METHODS[name], _no_images_yet(name, target, loader, config, runtime)
     fill = _fill(config.baseline, config.blur, loader) if isinstance(config, BaselineConfig) else None
 
@@ -237,11 +275,11 @@ def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: R
 
     at_once = loader.fitting(target.computed_size)
     with _recomputed(name, [target], runtime):
-        return stream(name, [target], [measured], loader, maps, runtime, at_once)[0]
+        return stream(name, [target], [measured], loader, maps, runtime, at_once, checkpoint)[0]
 
 
 def _shared_gradient(
-    targets: list[Target], loader: Loader, config: GradientConfig, runtime: RuntimeConfig
+    targets: list[Target], loader: Loader, config: GradientConfig, runtime: RuntimeConfig, checkpoint: Checkpoint
 ) -> list[Measured]:
     """The gradient of several targets from one forward pass an image."""
     found = [_no_images_yet("gradient", target, loader, config, runtime) for target in targets]
@@ -253,7 +291,7 @@ def _shared_gradient(
 
     at_once = loader.fitting(targets[0].computed_size)
     with _recomputed("gradient", targets, runtime):
-        return stream("gradient", targets, found, loader, maps, runtime, at_once)
+        return stream("gradient", targets, found, loader, maps, runtime, at_once, checkpoint)
 
 
 def _recomputed(method: str, targets: list[Target], runtime: RuntimeConfig) -> AbstractContextManager[None]:
@@ -290,7 +328,9 @@ def _sum_flags(name: str, target: Target, loader: Loader) -> tuple[Flag, ...]:
     return tuple(channel_sum_flag(name, target.trunk, target.aim, few))
 
 
-def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime: RuntimeConfig) -> Measured:
+def _occlusion(
+    target: Target, loader: Loader, config: OcclusionConfig, runtime: RuntimeConfig, checkpoint: Checkpoint
+) -> Measured:
     plan = plan_occlusion(config, target.field)
     difference = OccludedDifference(target.trunk, target.placed(plan), target.computed_size, loader.device)
     fill = _fill(config.baseline, plan.patch, loader)
@@ -313,7 +353,7 @@ def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime:
 
     # As many images at a time as make, with their occluders, one batch in memory.
     at_once = max(1, loader.fitting(target.computed_size) // config.per_evaluation)
-    return stream("occlusion", [target], [measured], loader, maps, runtime, at_once)[0]
+    return stream("occlusion", [target], [measured], loader, maps, runtime, at_once, checkpoint)[0]
 
 
 def _fill(baseline: str, blur: int, loader: Loader) -> Fill:

@@ -6,8 +6,8 @@ Parameters and images stay float32 (float64 for float64), maps are summed in flo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -89,6 +89,15 @@ class Precision:
         """The maps of a batch in this precision."""
         with arithmetic(self.name, self.device):
             return compute(batch)
+
+    def state(self) -> dict[str, Any]:
+        """What was decided, and the audits that it was decided by."""
+        return {"name": self.name, "tried": self.tried, "audits": [asdict(audit) for audit in self.audits]}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any], device: torch.device) -> Precision:
+        """What a `state` says, on this device."""
+        return cls(state["name"], device, state["tried"], tuple(Audit(**audit) for audit in state["audits"]))
 
     def about(self, place: int) -> dict[str, Any]:
         """What to note beside the map of a target, ready for NetCDF."""

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from erflab.analysis.lineshapes import line_shape
 from erflab.analysis.sizes import Quantity
+from erflab.checkpoint import FILE as CHECKPOINT
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
 from erflab.distributed import ALONE, Processes
@@ -31,8 +32,9 @@ def run_and_save(config: ErflabConfig, directory: Path, processes: Processes = A
         config.model.name or config.model._target_,
         config.target.layer or config.model.layer or "last spatial",
     )
-    result = run_together(config, processes)
+    result = run_together(config, directory, processes)
     result.save(directory)  # first, so that a figure which cannot be drawn loses nothing that was measured
+    (directory / CHECKPOINT).unlink(missing_ok=True)
     missed = draw_figures(result, config.runtime.figures, directory / "figures")
     missed += track(result, config.tracking, directory)
     log.info("crop: %s", next(iter(result)).attribute("crop"))

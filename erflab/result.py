@@ -171,17 +171,22 @@ class Result:
     def agreement(self, predicted: xr.DataArray | None = None) -> dict[str, dict[str, Quantity]]:
         """How far the fields agree, as NAME -> number -> quantity, with errors over images.
 
-        `METHOD_vs_theory`, and where both were measured `gradient_vs_occlusion` and `blurred_gradient_vs_occlusion`: equal
-        for linear networks and white images. With a predicted energy map on (y, x), such as `predicted_field(...).map`, also
-        `predicted_vs_METHOD`. The numbers are those of `erflab.analysis.fields`. Maps that have no size are left out.
+        `METHOD_vs_theory`, and where both were measured on the same images `gradient_vs_occlusion` and
+        `blurred_gradient_vs_occlusion`: equal for linear networks and white images. With a predicted energy map on (y, x),
+        such as `predicted_field(...).map`, also `predicted_vs_METHOD`. The numbers are those of `erflab.analysis.fields`.
+        Maps that have no size are left out.
         """
         known = {method: sizes for method in self.methods if (sizes := self.known_sizes(method))}
         found = {f"{method}_vs_theory": against_theory(sizes) for method, sizes in known.items()}
-        if {"gradient", "occlusion"} <= set(known):
+        if {"gradient", "occlusion"} <= set(known) and self._of_the_same_images("gradient", "occlusion"):
             found |= self._gradient_vs_occlusion
         if predicted is not None:
             found |= predicted_against(predicted, {method: self.grouped(method) for method in known}, self._patch)
         return found
+
+    def _of_the_same_images(self, one: str, other: str) -> bool:
+        """Whether runtime.tolerance stopped neither of two methods before the other."""
+        return bool(self.dataset[one].attrs["images"] == self.dataset[other].attrs["images"])
 
     @cached_property
     def _gradient_vs_occlusion(self) -> dict[str, dict[str, Quantity]]:
@@ -267,19 +272,31 @@ class Result:
         return str(json.loads(self.parts[0].attrs["model"])["name"])
 
     def save(self, path: str | Path) -> Path:
-        """Write `result.nc`, `summary.json` and `provenance.json` into a directory, each atomically. Returns the directory.
+        """Write `provenance.json`, `result.nc` and `summary.json` into a directory, each atomically. Returns the directory.
 
         One part stands at the root of `result.nc`; several stand in a group each, named by their labels.
         `summary.json` is one part's summary, or a list of several.
+
+        Raises ResultError where it cannot be written.
         """
         directory = Path(path)
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._write(directory)
+        except OSError as error:
+            raise ResultError(
+                f"the result cannot be written to {directory} ({error}); make room there, or choose another directory, and "
+                "start again."
+            ) from error
+        return directory
+
+    def _write(self, directory: Path) -> None:
+        """What a result cannot be made again from goes first, and the summary, which can be, last."""
         (directory / "summary.json").unlink(missing_ok=True)  # it must never stand beside a newer result
+        write_json(directory / "provenance.json", dict(self.provenance))
         write_parts(directory / "result.nc", dict(zip(self.labels, self.parts, strict=True)))
         rows = self.rows()
         write_json(directory / "summary.json", rows[0] if len(self) == 1 else rows)
-        write_json(directory / "provenance.json", dict(self.provenance))
-        return directory
 
 
 def beside(stem: Path, label: str) -> Path:

@@ -3,18 +3,62 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from erflab.aiming import Target
+from erflab.attribution.base import Batch
+from erflab.checkpoint import Checkpoint
 from erflab.config import RuntimeConfig
 from erflab.dataset import Measured
+from erflab.distributed import Processes
 from erflab.errors import MeasurementError
 from erflab.loader import Loader, Passed
 from erflab.memory import Halving
 from erflab.precision import Maps, Precision, audited_maps, exact_precision
+
+
+@dataclass
+class Progress:
+    """How far a method has come with its targets: sums and looks, and what was decided on the way.
+
+    stopped: whether every map was known well enough before the images ended.
+    """
+
+    found: Sequence[Measured]
+    compute: Halving
+    processes: Processes
+    precision: Precision | None
+    stopped: bool = False
+
+    @property
+    def whole(self) -> list[Measured]:
+        """What was found, with the sums of all processes, all of which must ask for it."""
+        return [dataclasses.replace(measured, sums=measured.sums.merged(self.processes)) for measured in self.found]
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the images needs, for `restore`: the same in all processes, all of which must ask for it."""
+        return {
+            "images": self.found[0].sums.count,
+            "stopped": self.stopped,
+            "out_of_memory_batch": self.compute.most,
+            "precision": None if self.precision is None else self.precision.state(),
+            "targets": [{"sums": m.sums.state(), "looks": m.convergence.state()} for m in self.whole],
+        }
+
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from a `state`, which the first process takes over, and the others as what another has added."""
+        self.stopped, self.compute.most = state["stopped"], state["out_of_memory_batch"]
+        if state["precision"] is not None:
+            self.precision = Precision.restored(state["precision"], device)
+        for measured, saved in zip(self.found, state["targets"], strict=True):
+            measured.sums.restore(saved["sums"], passed=not self.processes.first)
+            measured.convergence.restore(saved["looks"])
 
 
 def stream(
@@ -25,39 +69,57 @@ def stream(
     maps: Maps,
     runtime: RuntimeConfig,
     at_once: int | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Measured]:
     """Add the maps of the images to what was found of each target, until they end or are enough.
 
-    Nothing is read back from the device between two looks (`look_counts`). Several processes are dealt the batches in turn;
-    looks are taken at the sums of all, and the first process decides.
+    A checkpoint that holds some of them is gone on from, to the same bits, and written between batches. Nothing else is
+    read back from the device between two looks (`look_counts`). Several processes are dealt the batches in turn; looks are
+    taken at the sums of all, and the first process decides.
 
     Raises MeasurementError naming the images whose map is not finite, at the next look.
     """
-    compute, processes, whole = Halving(maps), loader.processes, list(found)
-    precision = exact_precision(method, runtime, loader.device)
-    for number, batch in enumerate(loader.batches(method, at_once)):
-        new = None
-        if isinstance(batch, Passed):
-            precision = precision or processes.from_first(None)
-        elif precision is None:  # the first batch, which is the first process's
-            tried, new = audited_maps(runtime, loader.device, compute, batch, [measured.covered for measured in found])
-            precision = processes.from_first(tried)
-        else:
-            new = precision.maps(compute, batch)
-        _add(found, new, batch.scenes)
-        if processes.ends_round(number):
-            processes.gathered(None)  # so that no process goes on for long when another has failed
+    processes, checkpoint = loader.processes, checkpoint or Checkpoint()
+    progress = Progress(found, Halving(maps), processes, exact_precision(method, runtime, loader.device))
+    if (saved := checkpoint.follow(_name(method, targets), progress.state)) is not None:
+        progress.restore(saved, loader.device)
+    start = len(loader.images) if progress.stopped else found[0].sums.count
+    for number, batch in enumerate(loader.batches(method, at_once, start)):
+        _add(found, _maps(progress, runtime, loader.device, batch), batch.scenes)
         if found[0].convergence.due(found[0].sums.count):
-            whole = [dataclasses.replace(m, sums=m.sums.merged(processes)) for m in found]
-            if processes.from_first(_enough(method, targets, whole)):
-                break
-    assert precision is not None  # there is always a first batch
-    most = min((most for most in processes.gathered(compute.most) if most is not None), default=None)
-    return [_noted(method, place, measured, precision, most) for place, measured in enumerate(whole)]
+            progress.stopped = processes.from_first(_enough(method, targets, progress.whole))
+        if processes.ends_round(number):
+            checkpoint.write_if_due()
+        if progress.stopped:
+            break
+    most = min((most for most in processes.gathered(progress.compute.most) if most is not None), default=None)
+    return [_noted(method, place, measured, progress, most) for place, measured in enumerate(progress.whole)]
+
+
+def _name(method: str, targets: Sequence[Target]) -> str:
+    """What one stream of images measures, as no other of the same measurement does."""
+    return f"{method} {targets[0].field.layer}:{targets[0].field.call} {list(targets[0].field.unit)}"
+
+
+def _maps(
+    progress: Progress, runtime: RuntimeConfig, device: torch.device, batch: Batch | Passed
+) -> list[Tensor] | None:
+    """The maps of a batch, one an image of each target; None where another process measures it.
+
+    The precision, where it must be found by trying, is found by the first process on the first batch.
+    """
+    if isinstance(batch, Passed):
+        progress.precision = progress.precision or progress.processes.from_first(None)
+        return None
+    if progress.precision is not None:
+        return progress.precision.maps(progress.compute, batch)
+    frames = [measured.covered for measured in progress.found]
+    tried, maps = audited_maps(runtime, device, progress.compute, batch, frames)
+    progress.precision = progress.processes.from_first(tried)
+    return maps
 
 
 def _add(found: Sequence[Measured], maps: Sequence[Tensor] | None, scenes: Sequence[str]) -> None:
-    """Add the maps of a batch, one an image of each target; None where another process adds them."""
     for place, measured in enumerate(found):
         if maps is None:
             measured.sums.pass_over(scenes)
@@ -66,7 +128,7 @@ def _add(found: Sequence[Measured], maps: Sequence[Tensor] | None, scenes: Seque
 
 
 def _enough(method: str, targets: Sequence[Target], found: Sequence[Measured]) -> bool:
-    """Whether every map is known well enough."""
+    """Whether every map is known well enough to stop."""
     satisfied = []
     for target, measured in zip(targets, found, strict=True):
         totals = measured.sums.totals
@@ -85,7 +147,9 @@ def _refuse_non_finite(method: str, layer: str, totals: Sequence[float]) -> None
         )
 
 
-def _noted(method: str, place: int, measured: Measured, precision: Precision, most: int | None) -> Measured:
+def _noted(method: str, place: int, measured: Measured, progress: Progress, most: int | None) -> Measured:
+    precision = progress.precision
+    assert precision is not None  # there is always a first batch
     halved = {} if most is None else {"out_of_memory_batch": most}
     return dataclasses.replace(
         measured,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from pathlib import Path
 
 from erflab.config import ErflabConfig
 from erflab.distributed import Processes
@@ -12,11 +13,11 @@ from erflab.measurement import run
 from erflab.result import Result
 
 
-def run_together(config: ErflabConfig, processes: Processes) -> Result:
-    """The result of a measurement by all processes, of which this is the first."""
+def run_together(config: ErflabConfig, directory: Path, processes: Processes) -> Result:
+    """The result of a measurement by all processes, of which this is the first; its checkpoint is kept in the directory."""
     processes.lead(config)
     with processes.together():
-        return run(config, processes)
+        return run(config, directory, processes)
 
 
 def follow(processes: Processes) -> None:
@@ -27,7 +28,7 @@ def follow(processes: Processes) -> None:
     for config in processes.orders():
         try:
             with processes.together():
-                run(config, processes)
+                run(config, processes=processes)
         except ProcessDiedError:
             raise
         except Exception as error:  # the first process has been told its reason, and records it

@@ -136,6 +136,8 @@ def refusal(*overrides: str) -> str:
         (["runtime.figures=radial"], r"runtime.figures is 'radial'; give true, false or a list such as \[erf,radial\]"),
         (["tracking=mlflow", "tracking.experiment=' '"], "tracking.experiment is ' '; give a name"),
         (["tracking=tensorbord"], "tracking has no option 'tensorbord'.*Did you mean 'tensorboard'"),
+        (["runtime.checkpoint=-1"], "runtime.checkpoint is -1.0; give seconds of at least 0, or null"),
+        (["runtime.checkpoint=inf"], "runtime.checkpoint is inf"),
         (["images=folder"], "images.path is missing"),
         (["images=dataset"], "images._target_ is missing"),
         (["model=custom"], "give exactly one of them"),
