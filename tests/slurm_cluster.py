@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 PACKAGES = ["slurm-wlm", "munge", "slurmdbd", "mariadb-server"]
@@ -77,7 +77,7 @@ def missing_programs() -> list[str]:
 
 
 def install() -> None:
-    """Debian's packages, unless they are there. Their services are not started: the tests' own run beside the machine's."""
+    """Debian's packages, unless they are there. Their services are not started: the tests start their own."""
     if not missing_programs():
         return
     policy = Path("/usr/sbin/policy-rc.d")
@@ -112,6 +112,7 @@ def cluster() -> Iterator[dict[str, str]]:
             error.add_note(f"{log.name}: {log.read_text()[-1500:]}")
         raise
     finally:
+        _end_jobs(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -159,6 +160,15 @@ def _process(command: list[str], folder: Path, environment: dict[str, str]) -> I
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _end_jobs(folder: Path) -> None:
+    """Kill what jobs have left: every process in whose environment this cluster's configuration stands, but this one."""
+    mark = f"SLURM_CONF={folder}/".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int(process.name) != os.getpid() and mark in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:

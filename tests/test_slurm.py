@@ -58,7 +58,7 @@ def test_a_sweep_outlives_cancelled_and_killed_jobs(folder: Path, environment: d
     (folder / "hold").touch()
     sweep = start(folder, environment)
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 240
         while len(held(folder)) < 2:
             assert sweep.poll() is None, sweep.communicate()
             assert time.monotonic() < end, told(environment, "squeue")
@@ -66,7 +66,7 @@ def test_a_sweep_outlives_cancelled_and_killed_jobs(folder: Path, environment: d
         (cancelled, _), (killed, process) = sorted(held(folder).items())
         told(environment, "scancel", cancelled)
         os.kill(process, signal.SIGKILL)
-        _, err = sweep.communicate(timeout=180)
+        _, err = sweep.communicate(timeout=300)
     finally:
         sweep.kill()
     assert sweep.returncode == 1, err
@@ -82,7 +82,7 @@ def test_a_sweep_outlives_cancelled_and_killed_jobs(folder: Path, environment: d
     (folder / "hold").unlink()
     again = start(folder, environment, "hydra.launcher.tasks_per_node=2")  # two processes a measurement
     try:
-        out, err = again.communicate(timeout=180)
+        out, err = again.communicate(timeout=300)
     finally:
         again.kill()
     assert again.returncode == 0, err
