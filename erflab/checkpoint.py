@@ -43,8 +43,8 @@ class Checkpoint:
     """What is followed while it is measured, and what was saved of it before.
 
     file: where it is written; None for nowhere. seconds: between two writes; None for never. about: what the sums are of.
-    choices: what was found by trying, to be kept when going on. saved: the states that were read, by name. processes: all ask
-    whether to write, and the first does.
+    choices: what was found by trying, to be kept when going on. saved: the states that were read and not followed yet.
+    processes: all ask whether to write, and the first does.
     """
 
     file: Path | None = None
@@ -70,7 +70,7 @@ class Checkpoint:
         """Write what `state` gives from now on, under this name; what was saved of it, None if nothing was."""
         if self.file is not None:
             self._followed[name] = state
-        return self.saved.get(name)
+        return self.saved.pop(name, None)
 
     def write_if_due(self) -> None:
         """Write, if the last time is long enough ago. Where that fails the file stays as it was, with a warning."""
