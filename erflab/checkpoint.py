@@ -43,8 +43,8 @@ class Checkpoint:
     """What is followed while it is measured, and what was saved of it before.
 
     file: where it is written; None for nowhere. seconds: between two writes; None for never. about: what the sums are of.
-    choices: what was found by trying, to be kept when going on. saved: the states that were read and not followed yet, by
-    name. processes: all ask whether to write, and the first does.
+    choices: what was found by trying, to be kept when going on. saved: the states that were read and not followed yet.
+    processes: all ask whether to write, and the first does.
     """
 
     file: Path | None = None
