@@ -52,7 +52,7 @@ class Structure:
         """The result of the first seed."""
         return erflab.load(self.directories[0])
 
-    @property
+    @cached_property
     def trf(self) -> int:
         """Side of the theoretical field in px."""
         return int(number(self.directories[0], "trf_size_y"))
@@ -97,12 +97,16 @@ def flat(name: str) -> str:
     return name.replace("\n", " ")
 
 
-def predicted(directory: Path) -> float:
-    """Sigma in px that the weights of a measured network predict; drawn again from their seed."""
-    (about,) = read_attributes(directory / "result.nc")
-    model = about["config"]["model"]
+def drawn(model: Mapping[str, Any]) -> torch.nn.Module:
+    """The network of a result's configuration, its weights drawn again from their seed."""
     torch.manual_seed(model["seed"])
-    return erflab.predicted_field(network(**model["arguments"]), input_size=about["theory"]["input_size"]).sigma
+    return network(**model["arguments"])
+
+
+def predicted(directory: Path) -> float:
+    """Sigma in px that the weights of a measured network predict."""
+    (about,) = read_attributes(directory / "result.nc")
+    return erflab.predicted_field(drawn(about["config"]["model"]), input_size=about["theory"]["input_size"]).sigma
 
 
 def structures(

@@ -69,12 +69,16 @@ def claims(found: Mapping[str, Structure]) -> list[Claim]:
     deep, by_occlusion = (found[DEEP].over(found[KERNELS[-1]], method) for method in ("gradient", "occlusion"))
     sigmas = [found[name].mean("gradient").value for name in (DEEP, *KERNELS)]
     dilated = found[DILATED].over(found[DEEP], "gradient")
-    per_flop, per_parameter = (best(found, cost) for cost in ("flops", "parameters"))
+    width_for_operations = [found[name].mean("gradient").value / found[name].flops for name in (DEEP, *KERNELS)]
     return [
         Claim("all see 25 px", {structure.trf for structure in found.values()} == {25}),
         near(found, "expected", 0.07),
         near(found, "predicted", 0.07),
         Claim("the larger the kernels and the fewer, the larger the effective field", sigmas == sorted(sigmas)),
+        Claim(
+            "for its operations it is the other way round, while all channels are joined",
+            width_for_operations == sorted(width_for_operations, reverse=True),
+        ),
         Claim(
             f"twelve 3 x 3 layers use {deep} of the width of one 25 x 25 by gradient, {by_occlusion} by occlusion",
             deep.within(0.35, 0.45) and by_occlusion.below(0.5),
@@ -84,8 +88,12 @@ def claims(found: Mapping[str, Structure]) -> list[Claim]:
             dilated.above(1.8) and found[DILATED].flops < 0.4 * found[DEEP].flops and holes(found[DILATED]) == 0,
         ),
         Claim("dilations 3, 3, 3, 3 leave holes", holes(found[LATTICE]) > 0.5),
-        Claim(f"{flat(per_flop)} has the largest field for its operations", per_flop == DEPTHWISE),
-        Claim(f"{flat(per_parameter)} has the largest field for its parameters", per_parameter == DEPTHWISE),
+        *(
+            Claim(
+                f"one depthwise 25 x 25 has the largest field for its {cost} (found: {flat(name)})", name == DEPTHWISE
+            )
+            for cost, name in (("operations", best(found, "flops")), ("parameters", best(found, "parameters")))
+        ),
     ]
 
 
@@ -111,8 +119,10 @@ def draw_price(axes: Axes, found: Mapping[str, Structure]) -> None:
     """Sigma against the operations that it costs, the best at the upper left."""
     for (name, structure), color, marker in zip(found.items(), (*COLORS, COLORS[0]), "osD^vP*X", strict=True):
         sigma = structure.mean("gradient").value
-        axes.plot(structure.flops, sigma, marker, color=color, ms=5, label=flat(name), linestyle="none")
-    axes.set(xscale="log", xlabel="FLOP / px", ylabel="$\\sigma$ (px)", ylim=(0, None))
+        axes.plot(structure.flops / 1000, sigma, marker, color=color, ms=5, label=flat(name), linestyle="none")
+    axes.set(xscale="log", xlabel="thousand FLOP / px", ylabel="$\\sigma$ (px)", ylim=(0, 8))
+    axes.set_xticks([20, 50, 100, 200], ["20", "50", "100", "200"])
+    axes.minorticks_off()
     axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.25), ncols=2, handletextpad=0.2, columnspacing=0.5)
 
 

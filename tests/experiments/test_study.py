@@ -65,6 +65,14 @@ def test_a_study_runs_its_quick_or_its_full_experiment(arguments, experiment, mo
     assert ran == [experiment]
 
 
+def test_the_full_form_builds_on_the_quick_one(commands):
+    from study import measured
+
+    found = measured("enlarge_full", {"model.arguments.layers": "c3x6"})
+    assert found[("c3x6", "31")] == Path("multirun/enlarge_full/c3x6_31")
+    assert commands[0][-2] == "+experiment=enlarge_full"
+
+
 def test_a_table_is_written_and_shown(scripts):
     from study import markdown, write_table
 
