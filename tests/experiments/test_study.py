@@ -33,7 +33,7 @@ def test_a_sweep_is_measured_where_a_result_is_missing(commands):
     ((*_, experiment, params),) = commands
     assert experiment == "+experiment=depth_law"
     assert params == (
-        "hydra.sweeper.params={model.arguments.activation:'relu',model.arguments.layers:'5,10',model.seed:'range(2)'}"
+        "++hydra.sweeper.params={model.arguments.activation:'relu',model.arguments.layers:'5,10',model.seed:'range(2)'}"
     )
 
 
