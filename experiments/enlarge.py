@@ -1,8 +1,9 @@
 """What do depth, kernel, dilation, stride and pooling each do to the field, and what do they cost?
 
-Six 3 x 3 convolutions, and the same network with one thing changed that enlarges the theoretical field. Measures the sweep
-of conf/experiment/enlarge.yaml where it has not run yet: the field by theory, by the weights, by gradient and by occlusion,
-and how much it grows for each added pixel of theoretical field, parameter and operation.
+Six 3 x 3 convolutions, and the same network with one thing changed that enlarges the theoretical field. Measures the sweeps
+of conf/experiment/enlarge.yaml and, on photographs, enlarge_photographs.yaml where they have not run yet: the field by theory,
+by the weights, by gradient and by occlusion, and how much it grows for each added pixel of theoretical field, parameter and
+operation.
 
     python experiments/enlarge.py [--full]
 """
@@ -17,8 +18,9 @@ import numpy as np
 from fields import Structure, draw_fields, draw_sigmas, flat, near, structures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from study import Claim, conclude, markdown, run, write_table
+from study import Claim, conclude, markdown, number, run, write_table
 
+from erflab.analysis.scaling import Coefficient, replicate_mean
 from erflab.figures.style import COLORS, PAGE, freeze_layout, paper, save
 
 NAMES = {
@@ -32,12 +34,14 @@ NAMES = {
     "c3x3-a2s2-c3x3": "mean pool\n2/2",
 }
 BASE, DEPTH, KERNEL, DILATION, STRIDE, EARLY, MAX, MEAN = NAMES.values()
+PHOTOGRAPHS = "enlarge_photographs"
 FINDING = """# Depth dilutes the field; kernels, dilation and strides do not
 
 Six 3 x 3 convolutions of 16 channels, random weights, ReLU, white noise; each other network changes one thing. sigma: of the
 energy, in px; expected: j^2 d^2 (k^2 - 1) / 12 added to sigma^2 by kernel k, dilation d and the strides j before it. Growth:
 relative growth of sigma over that of the theoretical field, 1 where both grow alike; the added numbers are against the six
-3 x 3. FLOPs: a pixel of the input, zeros keeping the maps at their size. Brackets: 95 % t intervals over weight seeds.
+3 x 3. FLOPs: a pixel of the input, zeros keeping the maps at their size. Photographs: sigma on them over that on noise.
+Brackets: 95 % t intervals over weight seeds.
 
 """
 
@@ -45,13 +49,25 @@ relative growth of sigma over that of the theoretical field, 1 where both grow a
 def main(experiment: str = "enlarge", reduced: Mapping[str, str] | None = None) -> None:
     """`reduced` gives the options of the sweep fewer values (see `study.measured`)."""
     found, directory = structures(experiment, NAMES, reduced), Path("multirun") / experiment
-    table = [row(name, structure, found[BASE]) for name, structure in found.items()]
+    shown = on_photographs(found, reduced)
+    table = [row(name, structure, found[BASE]) | {"photographs": shown[name]} for name, structure in found.items()]
     write_table(directory / "table.csv", table)
     print(*save(draw(found), directory / "enlarge"), sep="\n")
-    conclude(directory, FINDING + markdown(table), claims(found))
+    conclude(directory, FINDING + markdown(table), claims(found, shown))
 
 
-def growth(structure: Structure, base: Structure, method: str = "gradient") -> Any:
+def on_photographs(found: Mapping[str, Structure], reduced: Mapping[str, str] | None) -> dict[str, Coefficient]:
+    """Sigma on photographs over that on noise, by gradient, of the seeds that were shown both."""
+    shown = {name: structure.directories for name, structure in structures(PHOTOGRAPHS, NAMES, reduced).items()}
+    sigmas = {
+        name: np.array([number(at, "gradient.sigma") for at in directories]) for name, directories in shown.items()
+    }
+    return {
+        name: replicate_mean(sigma / found[name].sigmas["gradient"][: len(sigma)]) for name, sigma in sigmas.items()
+    }
+
+
+def growth(structure: Structure, base: Structure, method: str = "gradient") -> Coefficient:
     """Relative growth of sigma over that of the theoretical field, seed by seed."""
     longer = structure.trf / base.trf - 1
     return structure.compared(base, method, lambda grown, before: (grown / before - 1) / longer)
@@ -72,7 +88,7 @@ def row(name: str, structure: Structure, base: Structure) -> dict[str, Any]:
     }
 
 
-def claims(found: Mapping[str, Structure]) -> list[Claim]:
+def claims(found: Mapping[str, Structure], shown: Mapping[str, Coefficient]) -> list[Claim]:
     growths = {name: growth(structure, found[BASE]) for name, structure in found.items() if name != BASE}
     faster = [growths[name] for name in (KERNEL, DILATION, STRIDE, EARLY)]
     better = found[DILATION].over(found[KERNEL], "gradient")
@@ -96,6 +112,10 @@ def claims(found: Mapping[str, Structure]) -> list[Claim]:
             f"a stride in the first layer multiplies all that follows: sigma is {early} times as large, at fewer operations",
             early.above(1.7) and found[EARLY].flops < found[BASE].flops / 2,
         ),
+        Claim(
+            "on photographs every sigma is that on noise within 10%",
+            all(ratio.within(0.9, 1.1) for ratio in shown.values()),
+        ),
     ]
 
 
@@ -116,9 +136,9 @@ def draw_growths(axes: Axes, found: Mapping[str, Structure]) -> None:
     base, (_, *others) = found[BASE], found.items()
     line = np.array([1, 1.9])
     axes.plot(line, line, "--", color="black", linewidth=0.7)
-    for number, (name, structure) in enumerate(others):
+    for place, (name, structure) in enumerate(others):
         grown = structure.over(base, "gradient")
-        color, marker = COLORS[number], "os^DvPX"[number]
+        color, marker = COLORS[place], "os^DvPX"[place]
         reach = (
             None if grown.interval is None else [[grown.value - grown.interval[0]], [grown.interval[1] - grown.value]]
         )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import erflab
+from erflab.analysis.scaling import replicate_mean
 from erflab.config import ModelConfig
 from erflab.models import build_model
 from erflab.theory.cost import Cost
@@ -61,8 +62,8 @@ def known(
     return found
 
 
-def failed(module: ModuleType, found: dict[str, Any]) -> list[str]:
-    return [claim.sentence for claim in module.claims(found) if not claim.holds]
+def failed(module: ModuleType, found: dict[str, Any], *more: Any) -> list[str]:
+    return [claim.sentence for claim in module.claims(found, *more) if not claim.holds]
 
 
 def scaled(wanted: str, factor: float, *methods: str) -> Callable[[str, dict[str, np.ndarray]], None]:
@@ -76,14 +77,16 @@ def scaled(wanted: str, factor: float, *methods: str) -> Callable[[str, dict[str
 def test_what_enlarges_a_field_is_found_where_it_is_so_and_not_elsewhere() -> None:
     import enlarge
 
-    assert failed(enlarge, known("enlarge")) == []
-    everything = ("expected", "predicted", "gradient")
-    (diluted,) = failed(enlarge, known("enlarge", scaled(enlarge.DEPTH, 1.2, *everything)))
+    alike, everything = {"one": replicate_mean(SCATTER)}, ("expected", "predicted", "gradient")
+    assert failed(enlarge, known("enlarge"), alike) == []
+    (diluted,) = failed(enlarge, known("enlarge", scaled(enlarge.DEPTH, 1.2, *everything)), alike)
     assert diluted.startswith("depth: the effective field grows by")
-    (slow, *_) = failed(enlarge, known("enlarge", scaled(enlarge.DILATION, 0.8, *everything)))
+    (slow, *_) = failed(enlarge, known("enlarge", scaled(enlarge.DILATION, 0.8, *everything)), alike)
     assert "dilation" in slow
-    (apart,) = failed(enlarge, known("enlarge", scaled(enlarge.MAX, 0.9, "gradient", "predicted")))
+    (apart,) = failed(enlarge, known("enlarge", scaled(enlarge.MAX, 0.9, "gradient", "predicted")), alike)
     assert "within 5% of the expected sigma: 0.900" in apart
+    (shown,) = failed(enlarge, known("enlarge"), {"one": replicate_mean(1.2 * SCATTER)})
+    assert shown.startswith("on photographs every sigma")
 
 
 def test_local_or_deep_is_told_by_field_and_price() -> None:
