@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from erflab.aiming import Target
 from erflab.config import RuntimeConfig
 from erflab.errors import ConfigError, MeasurementError
 
@@ -25,6 +27,19 @@ LARGE = 2**22
 """Px computed of an image above which runtime.recompute=auto recomputes: eager ResNet-50 keeps about 4 kB a pixel."""
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def recomputing(method: str, targets: Sequence[Target], runtime: RuntimeConfig) -> AbstractContextManager[None]:
+    """Inside the block gradients at the targets keep few activations, where what is computed of an image is large.
+
+    Raises ConfigError where that was asked for and cannot be done.
+    """
+    if not recompute_wanted(runtime, method, targets[0].computed_size):
+        return nullcontext()
+    model, layers = targets[0].trunk.model, [target.trunk.layer for target in targets]
+    if runtime.recompute is True:
+        refuse_unrecomputed(method, model, layers)
+    return recomputed(model, layers)
 
 
 def refuse_unrecomputed(method: str, model: nn.Module, layers: Collection[str]) -> None:
