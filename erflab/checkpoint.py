@@ -98,6 +98,8 @@ def shared_checkpoint(
     found = Checkpoint() if directory is None else open_checkpoint(directory / FILE, seconds, about())
     checkpoint = processes.from_first(found)
     checkpoint.processes = processes
+    if not processes.first:
+        checkpoint.history.here()
     return checkpoint
 
 

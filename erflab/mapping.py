@@ -73,6 +73,7 @@ def measured_maps(
         else:
             seen = computed if options.units == "one" else targets  # others read units all over the image
             yield name, [_occlusion(target, options, course) for target in seen]
+    course.checkpoint.history.enter(None)
 
 
 def _by_pixel(name: str, target: Target, config: Any, course: Course) -> Measured:

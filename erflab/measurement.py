@@ -140,6 +140,7 @@ def _measure(
     device = choose_device(config.runtime.device, processes)
     require_own_devices(device, processes)
     if processes.size > 1:
+        processes.require_same("settings", identity(config))
         processes.require_same("weights", loaded.weights_sha256)
         processes.require_same("images", images.record())
     about = partial(_about, loaded, images, config, device)
