@@ -69,6 +69,11 @@ def test_units_multiply_layers(net: nn.Module) -> None:
     ]  # fmt: skip
 
 
+def test_a_unit_that_is_named_twice_is_one(net: nn.Module) -> None:
+    fields = target_fields(net, TargetConfig(layer="stage1", unit=[[8, 8], "corner", "center", [-8, -8]]), (32, 32))
+    assert [f.unit for f in fields] == [(8, 8), (0, 0)]
+
+
 def test_what_is_refused_when_choosing(net: nn.Module) -> None:
     with pytest.raises(TargetError, match=r"no layer with a grid of units fits 'stag\?'. Did you mean 'stage"):
         chosen(net, "stag?")

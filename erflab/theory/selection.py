@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -40,7 +40,12 @@ def target_fields(
     unique = {(field.layer, field.call): field for field in fields}
     order = {key: place for place, key in enumerate(traces.real.layers)}
     chosen = [unique[key] for key in sorted(unique, key=lambda key: order[key])]
-    return [replace(field, unit=field.resolve(unit)) for field in chosen for unit in target.units]
+    return [replace(field, unit=unit) for field in chosen for unit in _units(field, target)]
+
+
+def _units(field: TheoreticalField, target: TargetConfig) -> Iterable[tuple[int, ...]]:
+    """The units asked for, each once, however often and by whichever name it was."""
+    return dict.fromkeys(field.resolve(unit) for unit in target.units)
 
 
 def _as_list(layer: str | Sequence[str] | None) -> Sequence[str | None]:
