@@ -38,10 +38,10 @@ class Result:
     """Maps and numbers of one measurement: of one unit of one layer, or a part for each of several.
 
     A part's `dataset` holds, for each method measured, the mean map over images `METHOD` (float64), its per-image
-    `METHOD_variance`, the sums of each group of scenes `METHOD_groups` (times its attribute `scale`) and those of the images'
-    maps each divided by its own sum, `METHOD_equal_groups`, on (y, x) in px from the unit's centre (occlusion on coordinates
-    of its own, with readings per offset in `occlusion_readings`), and in its attributes the theoretical field, the
-    configuration, images, flags and versions as JSON. `provenance` holds what varies from run to run.
+    `METHOD_variance`, the sums of each group of scenes `METHOD_groups` and the same of the images' maps each divided by its
+    own sum, `METHOD_equal_groups`, on (y, x) in px from the unit's centre (occlusion on coordinates of its own, with readings
+    per offset in `occlusion_readings`), and in its attributes the theoretical field, the configuration, images, flags and
+    versions as JSON. `provenance` holds what varies from run to run.
 
     Iterating gives the parts in execution order, each a Result; maps, sizes and flags are those of a single part.
     """
