@@ -41,6 +41,10 @@ class Coefficient(Estimate):
         """Whether the whole 95 % interval lies below `limit`; False without one."""
         return self.interval is not None and self.interval[1] < limit
 
+    def within(self, low: float, high: float) -> bool:
+        """Whether the whole 95 % interval lies between the two; False without one."""
+        return self.interval is not None and low < self.interval[0] and self.interval[1] < high
+
 
 @dataclass(frozen=True)
 class LinearLaw:

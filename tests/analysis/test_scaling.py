@@ -219,6 +219,8 @@ def test_a_quotient_has_the_error_of_the_delta_method():
     assert found.standard_error == pytest.approx(0.5 * math.hypot(0.3 / 4, 0.4 / 8))
     assert not found.below(0.5)
     assert found.below(1)
+    assert found.within(0.38, 0.62)
+    assert not found.within(0.39, 1)
     assert quotient(Coefficient(4.0), Coefficient(8.0, 0.4), freedom=5) == Coefficient(0.5)
     with pytest.raises(MeasurementError, match="a quotient needs two numbers"):
         quotient(Estimate(None), Coefficient(1.0), freedom=1)
