@@ -10,23 +10,24 @@ from torch.utils.data import Dataset
 
 
 class SmoothNoise(Dataset[Tensor]):
-    """White Gaussian noise blurred by a Gaussian and brought back to variance 1; each image is drawn from its index.
+    """White Gaussian noise blurred by a Gaussian and brought back to variance 1.
 
     Args:
         blur: standard deviation in px; 0 for white noise.
+        seed: with the index, what each image is drawn from.
         size: side of the images in px; they are periodic.
         length: how many there are.
     """
 
-    def __init__(self, blur: float, size: int = 48, length: int = 64) -> None:
-        self.blur, self.size, self.length = blur, size, length
+    def __init__(self, blur: float, seed: int = 0, size: int = 48, length: int = 64) -> None:
+        self.blur, self.seed, self.size, self.length = blur, seed, size, length
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Tensor:
         """[3, size, size], float32."""
-        white = np.random.default_rng(index).standard_normal((3, self.size, self.size))
+        white = np.random.default_rng([self.seed, index]).standard_normal((3, self.size, self.size))
         smooth = gaussian_filter(white, (0, self.blur, self.blur), mode="wrap")
         spike = np.zeros((self.size, self.size))
         spike[0, 0] = 1
