@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from study import Claim, conclude, markdown, measured, run
 
 import erflab
+from erflab.analysis.scaling import Coefficient
 from erflab.config import ModelConfig
 from erflab.errors import ErflabError
 from erflab.figures.gallery import draw_gallery
@@ -37,6 +38,8 @@ COLUMNS = {
     "occlusion.sigma (px)": "occlusion (px)",
 }
 KINDS = ("trained", "random")
+SCALED = {"convnext_atto": 32, "resmlp_12_224": 16}
+"""Side in px of the patch of networks whose branches are initialised with a scale near zero."""
 FINDING = """# Wide fields by theory, narrow ones in use
 
 Sigma in px of the unit at the centre of the last feature map, {} px images; an even field of that size has {:.1f} px. Brackets:
@@ -73,15 +76,16 @@ def predicted(directory: Path) -> float | None:
 
 
 def claims(table: pd.DataFrame, side: int) -> list[Claim]:
-    random = table[(table["weights"] == "random") & ~table["run"].str.contains("trained")]
+    photographs = table["run"].str.contains("/trained/")
+    random = table[~photographs]
     gradient = random["gradient.sigma (px)"]
     predicted = (random["predicted (px)"] / gradient).dropna()
     occluded = random["blurred_gradient_vs_occlusion.sigma_ratio"]
     fill = (gradient / (side / math.sqrt(12)))[random["trf_size_y (px)"] >= side]
-    trained, untrained = (table[table["run"].str.contains("trained") & (table["weights"] == kind)] for kind in KINDS)
-    high, low = (
-        float(found[f"gradient.sigma_{end} (px)"].iloc[0]) for found, end in ((trained, "high"), (untrained, "low"))
+    trained, untrained = (
+        coefficient_of(table[photographs & (table["weights"] == kind)].iloc[0], "occlusion.sigma") for kind in KINDS
     )
+    patches = {name: gradient[random["network"] == name].iloc[0] * math.sqrt(12) for name in SCALED}
     return [
         Claim(
             f"weights alone predict the gradient's sigma: median ratio {predicted.median():.3f}, "
@@ -89,7 +93,7 @@ def claims(table: pd.DataFrame, side: int) -> list[Claim]:
             abs(predicted.median() - 1) < 0.05 and (abs(predicted - 1) < 0.1).mean() >= 0.5,
         ),
         Claim(
-            f"occlusion is the gradient blurred by the patch: median ratio of sigmas {occluded.median():.3f} over {len(occluded)}",
+            f"occlusion is the blurred gradient: median ratio of sigmas {occluded.median():.3f} over {len(occluded)} networks",
             abs(occluded.median() - 1) < 0.05,
         ),
         Claim(
@@ -97,16 +101,29 @@ def claims(table: pd.DataFrame, side: int) -> list[Claim]:
             f"{fill.min():.2f} to {fill.max():.2f} (median {fill.median():.2f}) of an even field's",
             fill.max() < 0.9,
         ),
-        Claim("EfficientNet-Lite0 sees less of photographs trained than random", high < low),
+        Claim(
+            "branches scaled by almost nothing leave the patch: the gradient is an even square of "
+            + ", ".join(f"{side:.1f} px ({name}: {SCALED[name]})" for name, side in patches.items()),
+            all(abs(side / SCALED[name] - 1) < 0.02 for name, side in patches.items()),
+        ),
+        Claim(
+            f"by occlusion EfficientNet-Lite0 sees less of photographs trained ({trained} px) than random ({untrained} px)",
+            trained.interval[1] < untrained.interval[0],
+        ),
     ]
 
 
+def coefficient_of(row: pd.Series, name: str) -> Coefficient:
+    value, error, low, high = (float(row[f"{name}{end} (px)"]) for end in ("", "_error", "_low", "_high"))
+    return Coefficient(value, error, (low, high))
+
+
 def draw(table: pd.DataFrame) -> Figure:
-    """The gradient's maps."""
+    """The gradient's maps, of the network on photographs the trained one alone."""
     panels = []
-    for row in table.to_dict("records"):
+    for row in table[(table["weights"] == "trained") | ~table["run"].str.contains("/trained/")].to_dict("records"):
         result = erflab.load(row["run"])
-        title = f"{row['network']}{'*' if row['weights'] == 'trained' else ''}"
+        title = f"{row['network']}{', trained' if row['weights'] == 'trained' else ''}"
         panels.append(ErfPanel(title, result.map(), box=result.box))
     return draw_gallery(panels)
 

@@ -46,14 +46,14 @@ def main(experiment: str = "published_protocol", reduced: Mapping[str, str] | No
     """`reduced` gives the options of the sweep fewer values (see `study.measured`)."""
     sweep = Path("multirun") / experiment
     measured(experiment, reduced)
-    measured(experiment, TRAINED | dict(reduced or {}, **TRAINED))
-    found = {at.name: at for at in sorted(path.parent for path in sweep.glob("*/summary.json"))}
-    results = {label(erflab.load(at)): erflab.load(at) for at in found.values()}
-    table = [row(name, result, rows(at)[0]) for (name, result), at in zip(results.items(), found.values(), strict=True)]
+    measured(experiment, {**(reduced or {}), **TRAINED})
+    found = sorted(path.parent for path in sweep.glob("*/summary.json"))  # with what others have added
+    results = {label(result): result for result in map(erflab.load, found)}
+    table = [row(name, result, rows(at)[0]) for (name, result), at in zip(results.items(), found, strict=True)]
     curves = {name: scaled(result) for name, result in results.items()}
     write_table(sweep / "table.csv", table)
     print(*save(draw(curves, results), sweep / "published_protocol"), sep="\n")
-    first = rows(next(iter(found.values())))[0]
+    first = rows(found[0])[0]
     text = FINDING.format(first["gradient.images"]["value"], first["input_size"][0])
     conclude(sweep, text + markdown(table), [*claims(curves, results), order({row["network"]: row for row in table})])
 

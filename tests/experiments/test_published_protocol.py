@@ -1,6 +1,8 @@
 """The study of the published area ratio: what it does to maps of known size, and an order that must turn round."""
 
+import csv
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +31,17 @@ def test_the_published_square_of_a_small_map_is_the_scale_free_one():
     assert study.side(0.25, results["wide"]) == pytest.approx(33 / 2)
     # At the largest factor the ratio nears that of an even field of the same support, 15 px.
     assert study.side(float(curves["wide"][-1]), results["wide"]) == pytest.approx(15 / math.sqrt(2), abs=2)
+
+
+@pytest.mark.slow
+def test_the_study_from_end_to_end(scripts: Path):
+    import published_protocol as study
+
+    study.main(reduced={"model.name": "resnet18,resnet50", "images.count": "4", "images.size": "128"})
+    sweep = scripts / "multirun" / "published_protocol"
+    networks = [row["network"] for row in csv.DictReader((sweep / "table.csv").read_text().splitlines())]
+    assert networks == ["resnet18, random", "resnet50, random", "tf_efficientnet_lite0, trained"]
+    assert (sweep / "finding.md").read_text().count("- holds: ") == 5
 
 
 @pytest.mark.parametrize(("free", "holds"), [(10.0, True), (15.0, False)])
