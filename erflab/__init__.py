@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from erflab.errors import ErflabError
     from erflab.measurement import measure
     from erflab.result import Result, load
+    from erflab.theory.cost import layer_costs
     from erflab.theory.field import TheoreticalField, theoretical_field
     from erflab.theory.layers import theoretical_fields
     from erflab.theory.predicted import predicted_field
@@ -48,6 +49,7 @@ _PUBLIC = {
     "TheoreticalField": "erflab.theory.field",
     "collect": "erflab.collection",
     "fit_falloff": "erflab.analysis.falloff",
+    "layer_costs": "erflab.theory.cost",
     "load": "erflab.result",
     "measure": "erflab.measurement",
     "predicted_field": "erflab.theory.predicted",
@@ -71,6 +73,7 @@ __all__ = [
     "TheoreticalField",
     "collect",
     "fit_falloff",
+    "layer_costs",
     "load",
     "measure",
     "predicted_field",

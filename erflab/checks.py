@@ -72,11 +72,18 @@ def map_flags(method: str, measured: Measured, field: TheoreticalField) -> Itera
     if DEAD_IMAGES < dead < 1:  # dead on all of them, the map has no size, and that says so
         yield Flag("dead_images", method, f"{dead:.0%} of {totals.size}")
     peak = float(measured.sums.mean.abs().max())
-    if 0 < peak < torch.finfo(torch.float32).tiny:
+    if 0 < peak < _smallest(measured):
         yield Flag("underflow", method, f"peak {peak:.1g}")
     border = _border_level(measured.sums.mean)
     if border > BORDER_LEVEL and (field.is_global or field.is_clipped() is not False):
         yield Flag("erf_clipped", method, f"{border:.0%} of the peak")
+
+
+def _smallest(measured: Measured) -> float:
+    """The smallest normal value of a map: energies are squares, taken in float64, of gradients that may be float32."""
+    precision = torch.float64 if measured.computed["precision"] == "float64" else torch.float32
+    smallest = torch.finfo(precision).tiny ** (2 if measured.magnitude == "energy" else 1)
+    return max(smallest, torch.finfo(torch.float64).tiny)
 
 
 def _border_level(map: Tensor) -> float:

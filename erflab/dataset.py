@@ -19,6 +19,7 @@ from erflab.attribution.base import Aim, Frame
 from erflab.config import ErflabConfig
 from erflab.convergence import Convergence
 from erflab.flags import Flag
+from erflab.groups import packed_sums
 from erflab.identity import identity
 from erflab.images import ImageSource
 from erflab.jsonfiles import as_json
@@ -94,11 +95,7 @@ def _variables(name: str, measured: Measured, dims: tuple[str, str]) -> dict[str
     found: dict[str, Any] = {
         name: (dims, sums.mean.cpu().numpy(), about),
         f"{name}_variance": (dims, sums.variance.cpu().numpy(), {"long_name": "variance over images"}),
-        f"{name}_groups": (
-            ("group", *dims),
-            sums.group_sums.float().cpu().numpy(),
-            {"long_name": "sum over the group's images"},
-        ),
+        f"{name}_groups": packed_sums(sums.group_sums, ("group", *dims)),
         f"{name}_group_images": (("group",), sums.group_counts, {"long_name": "images in the group"}),
         f"{name}_equal_groups": (
             ("group", *dims),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
 
 from erflab.analysis.jackknife import Estimate, GroupedMap, effective_images, jackknife, largest_share
 from erflab.analysis.moments import moments
@@ -20,9 +25,22 @@ ENOUGH_GROUPS = 8
 """Groups of scenes below which intervals are wide: the t quantile is 2.4 with 8 groups, 3.2 with 4, 12.7 with 2."""
 
 
+def packed_sums(sums: Float[Tensor, "group y x"], dims: tuple[str, ...]) -> tuple[tuple[str, ...], np.ndarray, Any]:
+    """The sums of the groups as a variable in float32, which they need not fit: they are stored over `scale`.
+
+    That is a power of two near the largest sum, so that no digit is lost: a deep network's map may be 1e-60 everywhere.
+    """
+    peak = float(sums.abs().max())
+    scale = 2.0 ** (math.frexp(peak)[1] - 1) if 0 < peak < math.inf else 1.0
+    about = {"long_name": "sum over the group's images, divided by scale", "scale": scale}
+    return dims, (sums / scale).float().cpu().numpy(), about
+
+
 def grouped_map(dataset: xr.Dataset, map: xr.DataArray, method: str) -> GroupedMap:
     """A method's mean map, dims (y, x), with the sums of its groups."""
-    return GroupedMap(map, dataset[f"{method}_groups"].values, dataset[f"{method}_group_images"].values)
+    stored = dataset[f"{method}_groups"]
+    sums = stored.values.astype(np.float64) * stored.attrs.get("scale", 1.0)  # older results have sums as they are
+    return GroupedMap(map, sums, dataset[f"{method}_group_images"].values)
 
 
 def equal_weight_map(dataset: xr.Dataset, map: xr.DataArray, method: str) -> GroupedMap | None:

@@ -25,7 +25,7 @@ from erflab.figures.growth import Growth, draw_growth
 from erflab.figures.style import TEXT, paper, save
 
 SWEEP = Path("multirun/depth_law")
-LABELS = {"uniform": "uniform", "linear": "linear", "relu": "ReLU", "tanh": "tanh"}
+LABELS = {"uniform": "uniform", "linear": "linear", "relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
 SLOPE = uniform_variance(layers=1, kernel=3)
 EXACT = {"size": 0.489, "ratio": -0.477}  # exponents of the exact uniform stack over every depth n = 5..40
 GAUSSIAN = math.sqrt(-2 * math.pi * math.log(LUO_LEVEL))  # 4.406: the size of a Gaussian, in sigma
@@ -125,7 +125,7 @@ def draw(stacks: Mapping[str, Stack]) -> Figure:
         "ratio": ("size / TRF", Growth("Gaussian limit", n, GAUSSIAN * np.sqrt(SLOPE * n) / (2 * n + 1))),
     }
     with paper():
-        figure = Figure(figsize=(TEXT, 2.8), layout="constrained")
+        figure = Figure(figsize=(TEXT, 3.0), layout="constrained")
         for axes, (name, (label, limit)) in zip(figure.subplots(1, 3), limits.items(), strict=True):
             series = [growth(LABELS[weights], stack, name) for weights, stack in stacks.items()]
             draw_growth(axes, series, reference=limit, logarithmic=name != "variance")

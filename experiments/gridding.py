@@ -46,7 +46,7 @@ def main(reduced: Mapping[str, str] | None = None) -> None:
 
 
 def dilations(layers: str) -> tuple[int, ...]:
-    return tuple(dilation for *_, dilation in parsed(layers))
+    return tuple(layer.dilation for layer in parsed(layers))
 
 
 def row(layers: str, results: list[Result]) -> dict[str, Any]:

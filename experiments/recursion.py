@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from spelled import parsed
+from spelled import Layer, parsed
 from study import Claim, conclude, markdown, measured, number, write_table
 
 import erflab
@@ -55,11 +55,11 @@ def main() -> None:
     conclude(SWEEP, FINDING + markdown(table), claims)
 
 
-def recursion(layers: Sequence[tuple[str, int, int, int]]) -> int:
+def recursion(layers: Sequence[Layer]) -> int:
     """(RF - 1) * stride + kernel, in the order given."""
     field = 1
-    for _, kernel, stride, _ in layers:
-        field = (field - 1) * stride + kernel
+    for layer in layers:
+        field = (field - 1) * layer.stride + layer.kernel
     return field
 
 

@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"linear": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "linear": nn.Identity,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
 """Pointwise functions, by the names under which `nn.init` knows their gains."""
 
 

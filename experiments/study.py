@@ -110,7 +110,7 @@ def _run(experiment: str, reduced: Mapping[str, str]) -> None:
     params = ",".join(f"{option}:'{values}'" for option, values in reduced.items())
     # The sweep's models may come from this folder, which must import from any working directory.
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "erflab", f"+experiment={experiment}", f"hydra.sweeper.params={{{params}}}"]
+    command = [sys.executable, "-m", "erflab", f"+experiment={experiment}", f"++hydra.sweeper.params={{{params}}}"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
 
 

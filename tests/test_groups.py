@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +60,30 @@ def test_an_image_that_outweighs_the_rest_is_flagged(result: Result) -> None:
     assert codes(loud)["dominant_image"] == "91%"
     assert loud.weights()["largest_image_share"].value == pytest.approx(10 / 11, rel=0.05)
     assert loud.weights()["effective_images"].value < 1.5
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_a_stored_map_of_any_scale_has_the_same_numbers_and_errors(
+    scale: float, result: Result, tmp_path: Path
+) -> None:
+    net = small_net()
+    net.head.weight.data *= scale  # the energy by its square, which is no float32
+    torch.manual_seed(0)
+    scaled = erflab.measure(net, torch.randn(24, 3, 24, 24), runtime=QUIET)
+    back = erflab.load(scaled.save(tmp_path))
+    assert "underflow" not in codes(back)
+    lengths = {name: length for name, length in result.sizes().quantities.items() if length.unit == "px"}
+    for name, truth in lengths.items():
+        found = back.sizes().quantities[name]
+        assert found.value == pytest.approx(truth.value, rel=1e-5, abs=1e-6), name
+        assert found.standard_error == pytest.approx(truth.standard_error, rel=1e-3, abs=1e-6), name
+    np.testing.assert_allclose(back.grouped().sums / scale**2, result.grouped().sums, rtol=1e-6)
+
+
+def test_group_sums_stored_without_a_scale_are_taken_as_they_are(result: Result) -> None:
+    stored = result.dataset["gradient_groups"]
+    older = result.dataset.assign(gradient_groups=stored.drop_attrs() * stored.attrs["scale"])
+    np.testing.assert_array_equal(Result((older,)).grouped().sums, result.grouped().sums)
 
 
 def test_the_published_ratio_comes_with_its_warning() -> None:

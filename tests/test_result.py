@@ -52,9 +52,9 @@ def test_the_file_is_plain_netcdf_with_coordinates_and_units(result: Result, tmp
 
 def test_group_sums_give_the_mean_again(result: Result) -> None:
     for method in result.methods:
-        groups, counts = result.dataset[f"{method}_groups"].values, result.dataset[f"{method}_group_images"].values
-        assert counts.sum() == 6
-        np.testing.assert_allclose(groups.sum(0) / 6, result.dataset[method].values, rtol=1e-5, atol=1e-9)
+        groups = result.grouped(method)
+        assert groups.images.sum() == 6
+        np.testing.assert_allclose(groups.sums.sum(0) / 6, result.dataset[method].values, rtol=1e-5, atol=1e-9)
         totals = result.dataset[f"{method}_totals"].values
         np.testing.assert_allclose(totals.mean(), result.dataset[method].values.sum(), rtol=1e-12)
 

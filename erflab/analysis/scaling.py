@@ -45,6 +45,10 @@ class Coefficient(Estimate):
         """Whether the whole 95 % interval lies between the two; False without one."""
         return self.interval is not None and low < self.interval[0] and self.interval[1] < high
 
+    def above(self, limit: float) -> bool:
+        """Whether the whole 95 % interval lies above `limit`; False without one."""
+        return self.interval is not None and self.interval[0] > limit
+
 
 @dataclass(frozen=True)
 class LinearLaw:

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from erflab.analysis.scaling import LinearLaw, PowerLaw
 from erflab.figures.style import COLORS
 
-_MARKERS = "osD^"  # told apart in grey as well, where the points of two series coincide
+_MARKERS = "osD^v"  # told apart in grey as well, where the points of two series coincide
 
 
 @dataclass(frozen=True, eq=False)

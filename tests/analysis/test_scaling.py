@@ -219,8 +219,11 @@ def test_a_quotient_has_the_error_of_the_delta_method():
     assert found.standard_error == pytest.approx(0.5 * math.hypot(0.3 / 4, 0.4 / 8))
     assert not found.below(0.5)
     assert found.below(1)
-    assert found.within(0.38, 0.62)
-    assert not found.within(0.39, 1)
+    assert found.above(0.1)
+    assert not found.above(0.5)
+    assert found.within(0.1, 1)
+    assert not found.within(0.5, 1)
+    assert not found.within(0.1, 0.5)
     assert quotient(Coefficient(4.0), Coefficient(8.0, 0.4), freedom=5) == Coefficient(0.5)
     with pytest.raises(MeasurementError, match="a quotient needs two numbers"):
         quotient(Estimate(None), Coefficient(1.0), freedom=1)

@@ -11,7 +11,7 @@ import torch
 import erflab
 
 
-@pytest.mark.parametrize("activation", ["linear", "relu", "tanh"])
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "sigmoid"])
 def test_random_stacks_have_he_variance_and_no_padding_but_the_first(activation):
     from stacks import random_stack
 
@@ -43,7 +43,7 @@ def test_a_slice_of_the_study_from_end_to_end(scripts: Path):
         depth_law.main({**shallow, "model.seed": "0,1"}, shallow)
     sweep = scripts / "multirun" / "depth_law"
     points = list(csv.DictReader((sweep / "points.csv").read_text().splitlines()))
-    assert len(points) == 2 + 3 * 2 * 2
+    assert len(points) == 2 + 4 * 2 * 2
     assert [float(p["variance"]) for p in points[:2]] == pytest.approx([10 / 3, 20 / 3])
     assert {p["seed"] for p in points} == {"0", "1"}
     finding = (sweep / "finding.md").read_text()

@@ -10,15 +10,31 @@ from erflab.analysis.scaling import replicate_mean
 
 
 def test_a_spelled_network_is_what_it_says():
-    from spelled import network, parsed
+    from spelled import Layer, network, parsed
 
-    assert parsed("c3-c3d2-p2s2") == [("c", 3, 1, 1), ("c", 3, 1, 2), ("p", 2, 2, 1)]
+    assert parsed("c3-c5d2-p2s2") == [Layer("c", 3), Layer("c", 5, dilation=2), Layer("p", 2, stride=2)]
+    assert parsed("c1-c3g16+c1x2") == [Layer("c", 1), *[Layer("c", 3, groups=16), Layer("c", 1)] * 2]
     names = [type(module).__name__ for module in network("c3-p2s2-c3d2")]
     assert names == ["Conv2d", "MaxPool2d", "ReLU", "Conv2d"]
     wrapped = network("c3d2", padding="circular")[0]
     assert (wrapped.padding, wrapped.padding_mode) == ((2, 2), "circular")
-    with pytest.raises(ValueError, match="layers is 'c3-x2'; spell each as c3, c3s2, c3d2 or p2s2"):
-        network("c3-x2")
+    grouped = network("c1-c3g4-a2s2")
+    assert (grouped[2].groups, grouped[3].kernel_size) == (4, 2)
+    for wrong in ("c3-x2", "c3x", "c3-", "d3"):
+        with pytest.raises(ValueError, match=f"layers is '{wrong}'; spell each as c3, c3s2, c3d2, c3g4, p2s2 or a2s2"):
+            network(wrong)
+
+
+def test_the_variance_that_a_layer_adds_is_that_of_its_taps_in_px():
+    from spelled import expected_variance
+
+    def of_taps(*places: float) -> float:
+        return sum(place**2 for place in places) / len(places)
+
+    assert expected_variance("c3x2-c1") == pytest.approx(2 * of_taps(-1, 0, 1))
+    assert expected_variance("c3s2-p2s2-c3d3") == pytest.approx(
+        of_taps(-1, 0, 1) + of_taps(-1, 1) + of_taps(-12, 0, 12)
+    )
 
 
 def test_the_recursion_from_end_to_end(scripts: Path):

@@ -33,7 +33,7 @@ def test_a_sweep_is_measured_where_a_result_is_missing(commands):
     ((*_, experiment, params),) = commands
     assert experiment == "+experiment=depth_law"
     assert params == (
-        "hydra.sweeper.params={model.arguments.activation:'relu',model.arguments.layers:'5,10',model.seed:'range(2)'}"
+        "++hydra.sweeper.params={model.arguments.activation:'relu',model.arguments.layers:'5,10',model.seed:'range(2)'}"
     )
 
 
@@ -63,6 +63,14 @@ def test_a_study_runs_its_quick_or_its_full_experiment(arguments, experiment, mo
     monkeypatch.setattr("sys.argv", ["gridding.py", *arguments])
     run(lambda name: ran.append(name), "gridding")  # a function has a module, and that a question
     assert ran == [experiment]
+
+
+def test_the_full_form_builds_on_the_quick_one(commands):
+    from study import measured
+
+    found = measured("enlarge_full", {"model.arguments.layers": "c3x6"})
+    assert found[("c3x6", "31")] == Path("multirun/enlarge_full/c3x6_31")
+    assert commands[0][-2] == "+experiment=enlarge_full"
 
 
 def test_a_table_is_written_and_shown(scripts):

@@ -1,0 +1,156 @@
+"""What the studies of structure tell of a spelled network: its field by theory, weights and images, and its cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from spelled import expected_variance, network
+from study import Claim, measured, number
+
+import erflab
+from erflab.analysis.scaling import Coefficient, replicate_mean
+from erflab.analysis.sizes import Quantity
+from erflab.figures.bars import draw_bars
+from erflab.figures.maps import draw_map
+from erflab.figures.outlines import draw_box
+from erflab.result import Result
+from erflab.storage import read_attributes
+from erflab.theory.cost import Cost
+
+METHODS = ("predicted", "gradient", "occlusion")
+SIDE = 64  # px of the image whose operations are counted
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A network as measured with several weight seeds."""
+
+    layers: str
+    directories: Sequence[Path]
+
+    @cached_property
+    def sigmas(self) -> dict[str, np.ndarray]:
+        """Sigma in px by each method, one a seed; "expected" from taps and strides alone (`expected_variance`)."""
+        found = {
+            "expected": [math.sqrt(expected_variance(self.layers))] * len(self.directories),
+            "predicted": [predicted(directory) for directory in self.directories],
+            **{name: [number(at, f"{name}.sigma") for at in self.directories] for name in METHODS[1:]},
+        }
+        return {name: np.array(values, float) for name, values in found.items()}
+
+    @cached_property
+    def first(self) -> Result:
+        """The result of the first seed."""
+        return erflab.load(self.directories[0])
+
+    @cached_property
+    def trf(self) -> int:
+        """Side of the theoretical field in px."""
+        return int(number(self.directories[0], "trf_size_y"))
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Parameters, and operations of an image of `SIDE` x `SIDE` px, zeros keeping the maps at their size."""
+        options = self.first.attribute("config")["model"]["arguments"] | {"padding": "zeros"}
+        return [*erflab.layer_costs(network(**options), (SIDE, SIDE)).values()][-1]
+
+    @property
+    def flops(self) -> float:
+        """Operations an input pixel."""
+        return self.cost.flops / SIDE**2
+
+    def mean(self, method: str) -> Coefficient:
+        """Sigma in px, over seeds."""
+        return replicate_mean(self.sigmas[method])
+
+    def compared(self, other: Structure, method: str, how: Callable[..., np.ndarray]) -> Coefficient:
+        """`how` of this network's sigma and the other's, seed by seed: one seed draws the layers that they share alike."""
+        return replicate_mean(how(self.sigmas[method], other.sigmas[method]))
+
+    def over(self, other: Structure, method: str) -> Coefficient:
+        """Sigma over that of the other network."""
+        return self.compared(other, method, np.divide)
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The columns that all tables begin with."""
+        return {
+            "network": flat(name),
+            "TRF (px)": self.trf,
+            "parameters": self.cost.parameters,
+            "FLOP / px": round(self.flops),
+            "sigma expected (px)": round(float(self.sigmas["expected"][0]), 3),
+            **{f"sigma {method} (px)": self.mean(method) for method in METHODS},
+        }
+
+
+def flat(name: str) -> str:
+    """A name in one line."""
+    return name.replace("\n", " ")
+
+
+def drawn(model: Mapping[str, Any]) -> torch.nn.Module:
+    """The network of a result's configuration, its weights drawn again from their seed."""
+    torch.manual_seed(model["seed"])
+    return network(**model["arguments"])
+
+
+def predicted(directory: Path) -> float:
+    """Sigma in px that the weights of a measured network predict."""
+    (about,) = read_attributes(directory / "result.nc")
+    return erflab.predicted_field(drawn(about["config"]["model"]), input_size=about["theory"]["input_size"]).sigma
+
+
+def structures(
+    experiment: str, names: Mapping[str, str], reduced: Mapping[str, str] | None = None
+) -> dict[str, Structure]:
+    """The networks of an experiment whose first option is their layers, by the names that those have here."""
+    found: dict[str, list[Path]] = {}
+    for (layers, *_), directory in measured(experiment, reduced).items():
+        found.setdefault(layers, []).append(directory)
+    return {names.get(layers, layers): Structure(layers, directories) for layers, directories in found.items()}
+
+
+def near(found: Mapping[str, Structure], reference: str, tolerance: float) -> Claim:
+    """That every measured sigma is the reference's within a tolerance, the whole interval of their ratio."""
+    ratios = [
+        replicate_mean(structure.sigmas["gradient"] / structure.sigmas[reference]) for structure in found.values()
+    ]
+    least, most = (pick(ratios, key=lambda ratio: ratio.value) for pick in (min, max))
+    return Claim(
+        f"on every network sigma by gradient is within {tolerance:.0%} of the {reference} sigma: {least} to {most} of it",
+        all(ratio.within(1 - tolerance, 1 + tolerance) for ratio in ratios),
+    )
+
+
+def draw_fields(figure: Figure, row: Sequence[Axes], found: Mapping[str, Structure], half: float) -> None:
+    """The gradient field of each network's first seed with its theoretical one, `half` px to either side."""
+    for axes, (name, structure) in zip(row, found.items(), strict=True):
+        limits = -half, half, -half, half
+        image = draw_map(axes, structure.first.map("gradient"), limits)
+        draw_box(axes, structure.first.box, limits)
+        axes.set(title=name, xlabel="x (px)")
+        axes.tick_params(labelleft=axes is row[0])
+    row[0].set_ylabel("y (px)")
+    figure.colorbar(image, ax=row, label="relative to peak", extend="min")
+
+
+def draw_sigmas(axes: Axes, found: Mapping[str, Structure]) -> None:
+    """Sigma of each network by each method, with intervals over seeds, and a tick across the bars where the law has it."""
+    bars = {method: [Quantity.of(structure.mean(method), "px") for structure in found.values()] for method in METHODS}
+    labels = [*map(flat, found)]
+    draw_bars(axes, labels, bars, "$\\sigma$ (px)")
+    axes.set_xticks(axes.get_xticks(), labels, rotation=35, ha="right", rotation_mode="anchor")
+    laws = [structure.sigmas["expected"][0] for structure in found.values()]
+    axes.hlines(
+        laws, np.arange(len(laws)) - 0.45, np.arange(len(laws)) + 0.45, "black", linewidth=0.8, label="expected"
+    )
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, columnspacing=1.0)
