@@ -36,8 +36,8 @@ SHARE = 0.5
 FINDING = """# The published area ratio is a choice of units
 
 {} images, {} px. r(t): area of the square that holds the share t, over that of the image, in %, with 95 % intervals over
-images where they are known. Published: of log10(A + 1), for A as it is. Scale-free: of A. Last: the published r(50 %) of
-A / 1000, which is about the mean over channels in place of the sum, and of 1000 A.
+images. Published: of log10(A + 1), for A as it is; sides are whole odd numbers of px. Scale-free: of A. Last: the published
+r(50 %) of A / 1000, which is about the mean over channels in place of the sum, and of 1000 A.
 
 """
 
@@ -64,10 +64,12 @@ def label(result: Result) -> str:
 
 
 def row(name: str, result: Result, summary: dict[str, Any]) -> dict[str, Any]:
-    def percent(key: str) -> Coefficient:
+    def percent(key: str) -> Coefficient | str:
+        if summary[key]["value"] is None:
+            return "none"  # no square about the image's centre holds so much
         found = coefficient(summary, key)
         interval = found.interval and (100 * found.interval[0], 100 * found.interval[1])
-        return Coefficient(100 * (found.value or 0), None, interval)
+        return Coefficient(100 * found.value, None, interval)
 
     return {
         "network": name,

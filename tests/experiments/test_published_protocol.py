@@ -33,15 +33,26 @@ def test_the_published_square_of_a_small_map_is_the_scale_free_one():
     assert study.side(float(curves["wide"][-1]), results["wide"]) == pytest.approx(15 / math.sqrt(2), abs=2)
 
 
-@pytest.mark.slow
-def test_the_study_from_end_to_end(scripts: Path):
+def test_what_is_stored_is_read_drawn_and_checked(scripts: Path, monkeypatch: pytest.MonkeyPatch):
     import published_protocol as study
 
-    study.main(reduced={"model.name": "resnet18,resnet50", "images.count": "4", "images.size": "128"})
     sweep = scripts / "multirun" / "published_protocol"
-    networks = [row["network"] for row in csv.DictReader((sweep / "table.csv").read_text().splitlines())]
-    assert networks == ["resnet18, random", "resnet50, random", "tf_efficientnet_lite0, trained"]
-    assert (sweep / "finding.md").read_text().count("- holds: ") == 5
+    runs = ("added_by_hand", "resnet18_none", "resnet50_none", "tf_efficientnet_lite0_efficientnet_lite0")
+    for run in runs:
+        measured(5).save(sweep / run)
+    names = iter(["added, trained", "resnet18, random", "resnet50, random", "lite0, trained"])
+    monkeypatch.setattr(study, "label", lambda result: next(names))
+    with pytest.raises(SystemExit, match=r"^the finding does not hold: it turns an order round"):  # one network thrice
+        study.main(reduced={"model.name": "resnet18,resnet50"})
+    table = list(csv.DictReader((sweep / "table.csv").read_text().splitlines()))
+    assert [row["network"] for row in table] == [
+        "added, trained",
+        "resnet18, random",
+        "resnet50, random",
+        "lite0, trained",
+    ]
+    assert table[0]["published 50%"].startswith(f"{100 * 49 / 33**2:.3f} [")  # a square of 7 px
+    assert (sweep / "published_protocol.pdf").exists()
 
 
 @pytest.mark.parametrize(("free", "holds"), [(10.0, True), (15.0, False)])
