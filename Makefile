@@ -8,7 +8,7 @@ demo: .venv/demo
 	$(BIN)/erflab
 
 test: .venv/test
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n auto $(PYTEST)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

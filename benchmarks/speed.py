@@ -7,7 +7,8 @@ published  the protocol of Ding et al. 2022 (RepLKNet) as published, one 1024 px
 occlusion  seconds a (unit, patch) pair, against captum's Occlusion, one perturbation at a time
 openerf    openerf's compute_erf on the same files, where it is installed
 startup    seconds of `erflab --help`, `import erflab`, and `import torch`
-memory     peak resident memory of 50 and of 2000 small images, each in a process of its own
+memory     peak memory of 50 and of 2000 small images, each in a process of its own
+large      peak memory of an image of 4096 px, cropped to a field or not, and of a global field, with activations kept or not
 growth     seconds an image against the number of images, their size and the batch
 
 Contestants take turns; a time is the median over repeats (processor time on a CPU, so that other work there matters
@@ -260,25 +261,61 @@ def startup(settings: Settings) -> Iterator[Row]:
 
 def memory(settings: Settings) -> Iterator[Row]:
     """Peaks of two processes."""
-    few, many = (
-        float(
-            subprocess.run(
-                [sys.executable, __file__, "--memory-of", str(count), "--device", str(settings.device)],
-                check=True, capture_output=True, text=True,
-            ).stdout
-        )
-        for count in (50, 2000)
-    )  # fmt: skip
-    yield Row("peak memory, 2000 images against 50, 32 px", many, few, "MiB", many / few)
+    yield _peaks("peak memory, 2000 images against 50, 32 px", "many", "few", settings)
 
 
-def peak_memory(settings: Settings, count: int) -> float:
-    """MiB that this process has held at most, after measuring so many small images."""
-    model = torchvision.models.resnet18(weights=None)
-    images = open_images(NoiseConfig(count=count), size=(32, 32))
-    erflab.measure(
-        model, images, "layer2", method=["gradient", "occlusion"], runtime=replace(settings.runtime, batch_size=16)
-    )
+def large(settings: Settings) -> Iterator[Row]:
+    """Peaks of two processes, and of two more."""
+    what = "peak memory, ResNet-50 layer4, an image of 4096 px against one of 448 px"
+    yield _peaks(what, "bounded_4096", "bounded_448", settings)
+    what = "peak memory, EfficientNet-B0 features.5, 2048 px, recomputed against kept"
+    yield _peaks(what, "global_recomputed", "global_kept", settings)
+
+
+def _peaks(what: str, one: str, other: str, settings: Settings) -> Row:
+    """MiB of two workloads."""
+
+    def peak(workload: str) -> float:
+        command = [sys.executable, __file__, "--memory-of", workload, "--device", str(settings.device)]
+        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    ours, theirs = peak(one), peak(other)
+    return Row(what, ours, theirs, "MiB", ours / theirs)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A measurement whose peak memory is of interest."""
+
+    model: str
+    layer: str
+    size: int
+    images: int = 1
+    method: tuple[str, ...] = ("gradient",)
+    changes: tuple[tuple[str, Any], ...] = ()
+
+
+SMALL = Workload("resnet18", "layer2", 32, 50, ("gradient", "occlusion"), (("batch_size", 16),))
+WORKLOADS = {
+    "few": SMALL,
+    "many": replace(SMALL, images=2000),
+    "bounded_448": Workload("resnet50", "layer4", 448),
+    "bounded_4096": Workload("resnet50", "layer4", 4096),
+    "global_kept": Workload("efficientnet_b0", "features.5", 2048, changes=(("recompute", False),)),
+    "global_recomputed": Workload("efficientnet_b0", "features.5", 2048, changes=(("recompute", True),)),
+    "global_4096": Workload("efficientnet_b0", "features.5", 4096),
+}
+
+
+def peak_memory(settings: Settings, work: Workload) -> float:
+    """MiB that this process has held at most (on a GPU: tensors), after a measurement."""
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, work.model)(weights=None)
+    images = open_images(NoiseConfig(count=work.images), size=(work.size, work.size))
+    runtime = replace(settings.runtime, **dict(work.changes))
+    erflab.measure(model, images, work.layer, method=list(work.method), runtime=runtime)
+    if settings.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(settings.device) / 2**20
     # Not getrusage, which counts the process that this one was forked from.
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
@@ -307,7 +344,7 @@ def growth(settings: Settings) -> Iterator[Row]:
             yield Row(what, taken, times[0], "s", taken / times[0])
 
 
-PARTS = {part.__name__: part for part in (gradient, published, occlusion, openerf, startup, memory, growth)}
+PARTS = {part.__name__: part for part in (gradient, published, occlusion, openerf, startup, memory, large, growth)}
 
 
 def show(row: Row) -> None:
@@ -322,14 +359,12 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument(
-        "--memory-of", type=int, metavar="IMAGES", help="print the peak memory in MiB of measuring so many"
-    )
+    parser.add_argument("--memory-of", choices=WORKLOADS, help="print the peak memory in MiB of one measurement alone")
     given = parser.parse_args()
     runtime = RuntimeConfig(progress=False, device=given.device, precision=given.precision)
     settings = Settings(runtime, torch.device(given.device), given.precision, given.repeats)
     if given.memory_of:
-        print(peak_memory(settings, given.memory_of))
+        print(peak_memory(settings, WORKLOADS[given.memory_of]))
         return
     print(f"{'':72s} {'erflab':>10s} {'other':>10s} {'':22s} {'ratio':>9s}")
     rows = []

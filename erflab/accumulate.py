@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import copy
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from erflab.distributed import Processes
 
 GROUPS = 16
 
@@ -24,6 +28,9 @@ class MapSums:
     order of first appearance, round and round: all images of one scene are in one group.
 
     Adding never waits for the device; reading `totals` or `equal_counts` does.
+
+    Of several processes each adds its share of the images and passes over the others, in index order all the same, so that all
+    have the same groups and counts; `merged` are then the sums of all.
     """
 
     shape: tuple[int, int]
@@ -37,6 +44,7 @@ class MapSums:
     _totals: list[Tensor] = field(default_factory=list)  # of each batch, on the device
     _scenes: dict[Hashable, int] = field(default_factory=dict)
     _image_groups: list[int] = field(default_factory=list)
+    _added: int = 0  # images that were not passed over
 
     def __post_init__(self) -> None:
         """Allocate."""
@@ -48,19 +56,74 @@ class MapSums:
     def update(self, maps: Float[Tensor, "batch y x"], scenes: Sequence[Hashable]) -> None:
         """Add one map an image."""
         images = maps.to(torch.float64)
-        if not self.count:
+        if not self._added:
             self._first.copy_(images[0])
         totals = images.sum((1, 2))
         divisors = torch.where(totals > 0, totals, torch.inf)
-        for image, divisor, scene in zip(images, divisors, scenes, strict=True):
-            group = self._scenes.setdefault(scene, len(self._scenes)) % self.groups
+        for image, divisor, group in zip(images, divisors, self._grouped(scenes), strict=True):
             deviation = image - self._first
             self._deviations.addcmul_(deviation, deviation)
             self.group_sums[group] += image
             self.equal_sums[group].addcdiv_(image, divisor)
-            self.group_counts[group] += 1
-            self._image_groups.append(group)
         self._totals.append(totals)
+        self._added += len(images)
+
+    def pass_over(self, scenes: Sequence[Hashable]) -> None:
+        """Note the images of these scenes, which another process adds."""
+        self._grouped(scenes)
+        self._totals.append(torch.zeros(len(scenes), dtype=torch.float64, device=self.device))
+
+    def _grouped(self, scenes: Sequence[Hashable]) -> list[int]:
+        """The groups of the next images, counted."""
+        groups = [self._scenes.setdefault(scene, len(self._scenes)) % self.groups for scene in scenes]
+        for group in groups:
+            self.group_counts[group] += 1
+        self._image_groups += groups
+        return groups
+
+    def merged(self, processes: Processes) -> MapSums:
+        """The sums of all processes, each of which has added some images and passed over the rest; of one, these."""
+        if processes.size == 1:
+            return self
+        whole = copy.copy(self)
+        whole._scenes, whole._image_groups = dict(self._scenes), list(self._image_groups)
+        whole.group_counts, whole._added = list(self.group_counts), self.count
+        whole.group_sums, whole.equal_sums = processes.sum(self.group_sums), processes.sum(self.equal_sums)
+        whole._totals = [processes.sum(torch.cat(self._totals))]
+        whole._first = processes.sum(self._first if processes.first else torch.zeros_like(self._first))
+        whole._deviations = processes.sum(self._deviations_from(whole._first))
+        return whole
+
+    def _deviations_from(self, first: Tensor) -> Tensor:
+        """The sum of squared deviations from another map than the first that was added here, [y, x]."""
+        shift = self._first - first
+        return self._deviations + shift * (2 * (self.total - self._added * self._first) + self._added * shift)
+
+    def state(self) -> dict[str, Any]:
+        """All that later images are added to, for `restore`: tensors on the CPU (no copies there) and the scenes' names."""
+        return {
+            "group_sums": self.group_sums.cpu(),
+            "equal_sums": self.equal_sums.cpu(),
+            "first": self._first.cpu(),
+            "deviations": self._deviations.cpu(),
+            "totals": torch.tensor(self.totals, dtype=torch.float64),
+            "image_groups": torch.tensor(self._image_groups, dtype=torch.int64),
+            "scenes": list(self._scenes),
+        }
+
+    def restore(self, state: Mapping[str, Any], *, passed: bool = False) -> None:
+        """Go on from a `state`, to the same bits as if the images had been added here; or, passed, by another process."""
+        if not passed:
+            self.group_sums.copy_(state["group_sums"])
+            self.equal_sums.copy_(state["equal_sums"])
+            self._first.copy_(state["first"])
+            self._deviations.copy_(state["deviations"])
+            self._added = len(state["image_groups"])
+        totals = state["totals"].to(self.device)
+        self._totals = [torch.zeros_like(totals) if passed else totals]
+        self._image_groups = state["image_groups"].tolist()
+        self._scenes = {scene: place for place, scene in enumerate(state["scenes"])}
+        self.group_counts = [self._image_groups.count(group) for group in range(self.groups)]
 
     @property
     def count(self) -> int:

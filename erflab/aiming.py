@@ -19,7 +19,8 @@ from erflab.theory.separate import separate_units
 class Target:
     """One unit of one layer, or a grid of units that are read at once, and where their maps lie.
 
-    crop: the part of each image that trunk and aim are for; None for the whole of it. The frame is the same in either case.
+    crop: the part of each image that trunk and aim are for; None for the whole of it. The frame is the same in either case;
+    `computed` is the part of it that is not known to be zero.
     """
 
     field: TheoreticalField
@@ -32,6 +33,11 @@ class Target:
     def computed_size(self) -> tuple[int, ...]:
         """Height and width in px of what is computed of each image."""
         return self.field.input_size if self.crop is None else self.crop.size
+
+    @property
+    def computed(self) -> Frame:
+        """The frame of what the trunk's gradient gives."""
+        return self.frame if self.aim.windows else self.frame.within(self.crop)
 
     def cropped(self, crop: Crop | None) -> Target:
         """The same target, computed on a part of each image."""

@@ -74,7 +74,7 @@ def map_flags(method: str, measured: Measured, field: TheoreticalField) -> Itera
     peak = float(measured.sums.mean.abs().max())
     if 0 < peak < _smallest(measured):
         yield Flag("underflow", method, f"peak {peak:.1g}")
-    border = _border_level(measured.sums.mean)
+    border = _border_level(measured.placed(measured.sums.mean))
     if border > BORDER_LEVEL and (field.is_global or field.is_clipped() is not False):
         yield Flag("erf_clipped", method, f"{border:.0%} of the peak")
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from erflab.placement import read_placement
+
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
@@ -17,7 +19,7 @@ def main() -> None:
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of exiting, and the line below is ours to write
     sys.path.insert(0, str(Path.cwd()))  # a console script lacks it, and a user's own module must import
     try:
-        _dispatch(sys.argv[1:])
+        _start(sys.argv[1:])
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
@@ -26,6 +28,21 @@ def main() -> None:
             raise
         print(f"erflab: error: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def _start(arguments: list[str]) -> None:
+    """Do what the arguments say; of several processes the first does, and the others measure with it."""
+    if read_placement(os.environ).size == 1:
+        _dispatch(arguments)
+        return
+    from erflab.distributed import joined
+    from erflab.team import follow
+
+    with joined() as processes:
+        if processes.first:
+            _dispatch(arguments)
+        else:
+            follow(processes)
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -52,15 +69,25 @@ def _task(composed: Any) -> None:
     from hydra.types import RunMode
 
     from erflab.compose import as_plain, hydra_files, to_config
+    from erflab.distributed import joined
+    from erflab.errors import InUseError
     from erflab.job import run_job
+    from erflab.team import follow
 
     hydra = HydraConfig.get()
     asked = {"overrides": list(hydra.overrides.task), "config": as_plain(composed)}
-    try:
-        run_job(lambda: to_config(composed), Path(hydra.runtime.output_dir), hydra_files(composed), asked)
-    except Exception:
-        if hydra.mode != RunMode.MULTIRUN:  # a launcher may stop the sweep at what a job raises
-            raise
+    directory = Path(hydra.runtime.output_dir)
+    with joined() as processes:  # by now, but in a job that a launcher has started as several tasks
+        if not processes.first:
+            follow(processes)
+            return
+        try:
+            run_job(lambda: to_config(composed), directory, hydra_files(composed), asked, processes)
+        except Exception as error:
+            if hydra.mode != RunMode.MULTIRUN:  # a launcher may stop the sweep at what a job raises
+                raise
+            if isinstance(error, InUseError):  # of which nothing is left where another process measures
+                print(f"erflab: error: {error}", file=sys.stderr)
 
 
 def _options(arguments: list[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from erflab.errors import ResultError
-from erflab.failure import FAILURE, read_configuration, read_reason
+from erflab.failure import FAILURE, UNFINISHED, read_configuration, read_ending
 from erflab.identity import flat, relevant, without_paths
 from erflab.storage import read_attributes
 from erflab.summary import one_key_a_number, part_labels
@@ -94,20 +94,19 @@ def _directories(paths: Iterable[str | Path]) -> list[Path]:
 
 def _read(directory: Path) -> Run:
     """One directory. Raises ResultError if what it holds is damaged."""
-    reason = read_reason(directory)
+    ending = read_ending(directory)
     status = {"run": str(directory), "status": "finished", "reason": None}
     if (directory / "result.nc").exists():
         parts = read_attributes(directory / "result.nc")
         rows = [{**status, **row} for row in _parts(directory, parts)]
         configuration = parts[0]["config"]
-    elif reason is None and (directory / "summary.json").exists():
+    elif ending is None and (directory / "summary.json").exists():
         raise ResultError("it has a summary.json and no result.nc.")
     else:
         rows, configuration = [], read_configuration(directory)
-        if reason is None:
-            rows.append({**status, "status": "unfinished", "reason": "no result: killed, or still running"})
-    if reason is not None:
-        rows.append({**status, "status": "failed", "reason": reason})
+        ending = ending or UNFINISHED
+    if ending is not None:
+        rows.append({**status, "status": ending[0], "reason": ending[1]})
     return Run(rows, flat(without_paths(relevant(configuration))))
 
 

@@ -30,6 +30,9 @@ SCHEMAS: tuple[tuple[str, str, type], ...] = (
     *((name, "attribution", node) for name, node in schema.METHODS.items()),
     ("falloff", "falloff", schema.FalloffConfig),
     ("runtime", "runtime", schema.RuntimeConfig),
+    ("none", "tracking", schema.TrackingConfig),
+    ("tensorboard", "tracking", schema.TensorBoardConfig),
+    ("mlflow", "tracking", schema.MLflowConfig),
 )
 
 
@@ -146,7 +149,7 @@ def options() -> Iterator[tuple[str, str, str]]:
     """Every option: (GROUP=SOURCE or group, dotted name, default and help)."""
     for name, group, node in SCHEMAS:
         prefix = f"attribution.{name}" if group == "attribution" else group
-        heading = f"{group}={name}" if group in ("images", "attribution") else group
+        heading = f"{group}={name}" if group in ("images", "attribution", "tracking") else group
         for item in dataclasses.fields(node):
             factory = item.default_factory
             default = item.default if factory is dataclasses.MISSING else factory()

@@ -6,18 +6,61 @@ The command line composes these with Hydra (`erflab.cli`); Python callers make t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from erflab.errors import ConfigError, closest
+from erflab.attribution_config import (
+    METHODS,
+    AttributionConfig,
+    BaselineConfig,
+    DeepLiftConfig,
+    GradientConfig,
+    GuidedBackpropConfig,
+    InputXGradientConfig,
+    IntegratedGradientsConfig,
+    MethodConfig,
+    OcclusionConfig,
+    SignedAttributionConfig,
+)
+from erflab.errors import ConfigError
 from erflab.flags import FLAGS
+from erflab.settings import at_least, one_of, option, pair
 
-MAGNITUDES = ("energy", "absolute", "signed", "replknet")
-ATTRIBUTION_MAGNITUDES = ("energy", "absolute", "signed")
+__all__ = [
+    "FAMILIES",
+    "FIGURES",
+    "GRID",
+    "METHODS",
+    "WEIGHTS_WITHOUT_FILE",
+    "AttributionConfig",
+    "BaselineConfig",
+    "DatasetConfig",
+    "DeepLiftConfig",
+    "ErflabConfig",
+    "FalloffConfig",
+    "FolderConfig",
+    "GradientConfig",
+    "GuidedBackpropConfig",
+    "ImagesConfig",
+    "InputXGradientConfig",
+    "IntegratedGradientsConfig",
+    "MLflowConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "NoiseConfig",
+    "OcclusionConfig",
+    "PhotographsConfig",
+    "RuntimeConfig",
+    "SignedAttributionConfig",
+    "TargetConfig",
+    "TensorBoardConfig",
+    "TrackingConfig",
+    "as_dict",
+]
+
+FIGURES = tuple("erf outlines sections radial residual spectrum comparison convergence depth grid areas".split())
+"""The kinds of `plots.KINDS` that are drawn of one result; importing them would import more than a command line needs."""
 LAYOUTS = ("auto", "nchw", "nhwc", "tokens")
-BASELINES = ("mean", "zero", "blur", "image")
-OCCLUSION_UNITS = ("all", "unclipped", "one")
 GRID = "grid"
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "float64")
 CROPS = ("auto", "off")
@@ -26,36 +69,6 @@ WEIGHTS_WITHOUT_FILE = ("none", "pretrained", "efficientnet_lite0")
 """The values of model.weights that are no path."""
 FAMILIES = ("gaussian", "exponential", "generalised_gaussian", "moffat")
 """As `analysis.lineshapes.LINE_SHAPES`, which would import more than a command line needs."""
-
-
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with its default and the sentence that `erflab options` prints for it."""
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
-
-
-def _one_of(name: str, value: object, valid: tuple[object, ...]) -> None:
-    if value not in valid:
-        words = [str(v) for v in valid]
-        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(words)}.{closest(str(value), words)}")
-
-
-def _at_least(name: str, value: object, least: int, *, or_word: str | None = None) -> None:
-    if or_word is not None and value == or_word:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
-        word = f" or {or_word!r}" if or_word else ""
-        raise ConfigError(f"{name} is {value!r}; give a number of at least {least}{word}.")
-
-
-def _pair(name: str, value: object) -> tuple[int, int] | None:
-    """`value` as two integers, or None if it is no sequence."""
-    if not isinstance(value, (list, tuple)):
-        return None
-    if len(value) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-        raise ConfigError(f"{name} is {value!r}; a list must hold two integers, [y, x].")
-    return int(value[0]), int(value[1])
 
 
 @dataclass
@@ -78,7 +91,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without building the model."""
-        _one_of("model.library", self.library, ("auto", "torchvision", "timm"))
+        one_of("model.library", self.library, ("auto", "torchvision", "timm"))
         if (self.name is None) == (self._target_ is None):
             raise ConfigError(
                 f"model.name is {self.name!r} and model._target_ is {self._target_!r}; give exactly one of them, "
@@ -104,17 +117,17 @@ class ImagesConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _at_least("images.count", self.count, 1)
-        _at_least("images.size_limit", self.size_limit, 1)
-        _at_least("images.fallback_size", self.fallback_size, 1)
-        for value in _pair("images.size", self.size) or [self.size]:
-            _at_least("images.size", value, 1, or_word="auto")
+        at_least("images.count", self.count, 1)
+        at_least("images.size_limit", self.size_limit, 1)
+        at_least("images.fallback_size", self.fallback_size, 1)
+        for value in pair("images.size", self.size) or [self.size]:
+            at_least("images.size", value, 1, or_word="auto")
 
     def size_or(self, stated: tuple[int, int] | None) -> tuple[int, int]:
         """The size in px as (height, width); where it is auto, the one stated for the model, else fallback_size."""
         if self.size == "auto":
             return stated or (self.fallback_size, self.fallback_size)
-        return _pair("images.size", self.size) or (int(self.size), int(self.size))
+        return pair("images.size", self.size) or (int(self.size), int(self.size))
 
 
 @dataclass
@@ -128,7 +141,7 @@ class PhotographsConfig(ImagesConfig):
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        _one_of("images.fit", self.fit, FITS)
+        one_of("images.fit", self.fit, FITS)
 
 
 @dataclass
@@ -140,7 +153,7 @@ class NoiseConfig(ImagesConfig):
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        _at_least("images.channels", self.channels, 1)
+        at_least("images.channels", self.channels, 1)
 
 
 @dataclass
@@ -153,7 +166,7 @@ class FolderConfig(PhotographsConfig):
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        _one_of("images.on_error", self.on_error, ("raise", "skip"))
+        one_of("images.on_error", self.on_error, ("raise", "skip"))
         if self.path is None:
             raise ConfigError("images.path is missing; give the folder: images=folder images.path=DIR.")
 
@@ -195,17 +208,15 @@ class TargetConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _one_of("target.layout", self.layout, LAYOUTS)
+        one_of("target.layout", self.layout, LAYOUTS)
         layers = self.layer if isinstance(self.layer, (list, tuple)) else [self.layer]
         if not layers or not all(isinstance(name, str) for name in layers if self.layer is not None):
             raise ConfigError(f"target.layer is {self.layer!r}; give a name, a pattern, all, or a list of these.")
         for unit in self.units:
-            if _pair("target.unit", unit) is None:
-                _one_of(
-                    "target.unit", unit, ("center", "corner") if len(self.units) > 1 else ("center", "corner", GRID)
-                )
-        _at_least("target.channel", self.channel, 0, or_word="all")
-        if self.grid is not None and any(g < 1 for g in _pair("target.grid", list(self.grid)) or ()):
+            if pair("target.unit", unit) is None:
+                one_of("target.unit", unit, ("center", "corner") if len(self.units) > 1 else ("center", "corner", GRID))
+        at_least("target.channel", self.channel, 0, or_word="all")
+        if self.grid is not None and any(g < 1 for g in pair("target.grid", list(self.grid)) or ()):
             raise ConfigError(f"target.grid is {list(self.grid)}; rows and columns must be positive.")
 
     @property
@@ -213,160 +224,6 @@ class TargetConfig:
         """The units asked for, each "center", "corner" or a pair of indices ("grid" is placed about the centre)."""
         several = isinstance(self.unit, (list, tuple)) and any(not isinstance(u, int) for u in self.unit)
         return list(self.unit) if several else ["center" if self.unit == GRID else self.unit]
-
-
-@dataclass
-class GradientConfig:
-    """Gradient attribution (captum's NeuronGradient)."""
-
-    magnitude: str = option("energy", "energy, absolute, signed or replknet; they are not interchangeable")
-    draws: int = option(1, "random sign vectors per image (energy only): more lower the sampling error")
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        _one_of("attribution.gradient.magnitude", self.magnitude, MAGNITUDES)
-        _at_least("attribution.gradient.draws", self.draws, 1)
-
-
-@dataclass
-class OcclusionConfig:
-    """Occlusion attribution (captum's FeatureAblation over occluders, read at many units at once)."""
-
-    units: str = option("all", "all units, the unclipped ones, or one (the target unit, an occluder at every position)")
-    patch: Any = option("auto", "side of the square occluder in px; auto: half the layer's stride")
-    step: Any = option("auto", "spacing of the map in px; divides the stride or is a multiple; auto: a quarter stride")
-    baseline: str = option("mean", "what replaces the patch: channel mean of the images, zero, blur, or another image")
-    per_evaluation: int = option(4, "occluders per forward pass and image (captum's perturbations_per_eval)")
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        _one_of("attribution.occlusion.units", self.units, OCCLUSION_UNITS)
-        _one_of("attribution.occlusion.baseline", self.baseline, BASELINES)
-        _at_least("attribution.occlusion.patch", self.patch, 1, or_word="auto")
-        _at_least("attribution.occlusion.step", self.step, 1, or_word="auto")
-        _at_least("attribution.occlusion.per_evaluation", self.per_evaluation, 1)
-
-
-@dataclass
-class SignedAttributionConfig:
-    """What the attributions to the pixels of one unit's output, which have signs, are made into a map by."""
-
-    method: ClassVar[str]
-    magnitude: str = option("energy", "energy (sum of squares over channels), absolute or signed")
-    draws: int = option(1, "random seeds per image (energy only): more lower the sampling error")
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        _one_of(f"attribution.{self.method}.magnitude", self.magnitude, ATTRIBUTION_MAGNITUDES)
-        _at_least(f"attribution.{self.method}.draws", self.draws, 1)
-
-
-@dataclass
-class GuidedBackpropConfig(SignedAttributionConfig):
-    """Guided backpropagation (captum's NeuronGuidedBackprop)."""
-
-    method = "guided_backprop"
-
-
-@dataclass
-class BaselineConfig(SignedAttributionConfig):
-    """An attribution of the difference between an image and a baseline."""
-
-    baseline: str = option(
-        "zero", "what images are compared with: zero (normalised), channel mean, blur or another image"
-    )
-    blur: int = option(16, "standard deviation in px of the blurred baseline")
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        super().__post_init__()
-        _one_of(f"attribution.{self.method}.baseline", self.baseline, BASELINES)
-        _at_least(f"attribution.{self.method}.blur", self.blur, 1)
-
-
-@dataclass
-class InputXGradientConfig(BaselineConfig):
-    """Input times gradient (captum's NeuronGradient, times the difference from the baseline)."""
-
-    method = "input_x_gradient"
-
-
-@dataclass
-class IntegratedGradientsConfig(BaselineConfig):
-    """Integrated gradients (captum's NeuronIntegratedGradients)."""
-
-    method = "integrated_gradients"
-    steps: int = option(32, "points on the path from the baseline to the image, a forward and a backward pass each")
-    tolerance: float = option(0.05, "share of an image's attribution by which the sum may miss the output's change")
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        super().__post_init__()
-        _at_least(f"attribution.{self.method}.steps", self.steps, 1)
-        _at_least(f"attribution.{self.method}.tolerance", self.tolerance, 0)
-
-
-@dataclass
-class DeepLiftConfig(BaselineConfig):
-    """DeepLift with the rescale rule (captum's NeuronDeepLift)."""
-
-    method = "deeplift"
-
-
-@dataclass
-class AttributionConfig:
-    """Which methods: attribution=gradient, or several as in attribution=[gradient,occlusion]."""
-
-    gradient: GradientConfig | None = option(None, "gradient attribution, when chosen")
-    occlusion: OcclusionConfig | None = option(None, "occlusion attribution, when chosen")
-    input_x_gradient: InputXGradientConfig | None = option(None, "input times gradient, when chosen")
-    integrated_gradients: IntegratedGradientsConfig | None = option(None, "integrated gradients, when chosen")
-    guided_backprop: GuidedBackpropConfig | None = option(None, "guided backpropagation, when chosen")
-    deeplift: DeepLiftConfig | None = option(None, "DeepLift, when chosen")
-
-    def __post_init__(self) -> None:
-        """Check that there is something to measure."""
-        if not self.chosen:
-            raise ConfigError(f"attribution is empty; choose one or several of {', '.join(METHODS)}.")
-
-    @classmethod
-    def choosing(cls, methods: Sequence[str], settings: Mapping[str, MethodConfig]) -> AttributionConfig:
-        """These methods, with the settings given by method and defaults for the others.
-
-        Raises ConfigError for a method that there is not, and for settings of another method's kind.
-        """
-        for name in [*methods, *settings]:
-            if name not in METHODS:
-                raise ConfigError(f"method {name!r}; choose from {', '.join(METHODS)}.{closest(name, METHODS)}")
-        for name, value in settings.items():
-            if not isinstance(value, METHODS[name]):
-                raise ConfigError(f"{name}={type(value).__name__}(...); give it a {METHODS[name].__name__}.")
-        chosen: dict[str, Any] = {name: settings.get(name) or METHODS[name]() for name in methods}
-        return cls(**chosen)
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        """The settings of the methods chosen, by name."""
-        return {name: value for name in METHODS if (value := getattr(self, name)) is not None}
-
-
-MethodConfig = (
-    GradientConfig
-    | OcclusionConfig
-    | InputXGradientConfig
-    | IntegratedGradientsConfig
-    | GuidedBackpropConfig
-    | DeepLiftConfig
-)
-METHODS: dict[str, type[MethodConfig]] = {
-    "gradient": GradientConfig,
-    "occlusion": OcclusionConfig,
-    "input_x_gradient": InputXGradientConfig,
-    "integrated_gradients": IntegratedGradientsConfig,
-    "guided_backprop": GuidedBackpropConfig,
-    "deeplift": DeepLiftConfig,
-}
-"""The settings of each attribution method by its name, in the order in which they are measured and drawn."""
 
 
 @dataclass
@@ -383,9 +240,9 @@ class FalloffConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _one_of("falloff.family", self.family, (*FAMILIES, "auto"))
+        one_of("falloff.family", self.family, (*FAMILIES, "auto"))
         for family in self.families:
-            _one_of("falloff.families", family, FAMILIES)
+            one_of("falloff.families", family, FAMILIES)
         if not self.families:
             raise ConfigError(f"falloff.families is empty; give some of {', '.join(FAMILIES)}.")
 
@@ -414,13 +271,23 @@ class RuntimeConfig:
     crop: str = option(
         "auto", "auto: compute only the part of each image that the unit sees, where that is exact and pays; off"
     )
+    recompute: Any = option(
+        "auto",
+        "true, false, or auto: of images of which more than 4 Mpx are computed keep the inputs of blocks of modules alone, "
+        "and compute what is inside them again in the backward pass: less memory, the same numbers",
+    )
     tolerance: float | None = option(
         None, "stop once SE(sigma) / sigma is below this, looked at after 64, 128, 256, ... images; default: all images"
+    )
+    checkpoint: float | None = option(
+        60.0, "seconds between checkpoints, from which a run that was killed goes on; null or 0: none are written"
     )
     threads: int | None = option(None, "CPU threads; default: torch's choice (recorded in the result)")
     seed: int = option(0, "seed of the random signs")
     progress: bool = option(True, "show progress bars and the final table")
-    figures: bool = option(True, "draw the figures")
+    figures: Any = option(
+        True, f"true: maps, and sizes against depth; false; or a list of kinds to draw: {', '.join(FIGURES)}"
+    )
     overwrite: bool = option(False, "measure anew where the directory holds a result, which is removed first")
     strict: bool = option(False, "end with an error if a flag was raised (the result is saved first)")
     accept: list[str] = option([], "flags that runtime.strict lets pass, such as [trf_global]")
@@ -428,19 +295,30 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _one_of("runtime.precision", self.precision, PRECISIONS)
-        _one_of("runtime.dtype", self.dtype, ("float32", "float64"))
+        one_of("runtime.precision", self.precision, PRECISIONS)
+        one_of("runtime.dtype", self.dtype, ("float32", "float64"))
         if self.dtype == "float64" and self.precision not in ("auto", "float64"):
             raise ConfigError(
                 f"runtime.dtype is 'float64' and runtime.precision {self.precision!r}; set runtime.precision alone."
             )
-        _at_least("runtime.batch_size", self.batch_size, 1, or_word="auto")
-        _one_of("runtime.channels_last", self.channels_last, ("auto", True, False))
-        _one_of("runtime.crop", self.crop, CROPS)
+        at_least("runtime.batch_size", self.batch_size, 1, or_word="auto")
+        one_of("runtime.channels_last", self.channels_last, ("auto", True, False))
+        one_of("runtime.crop", self.crop, CROPS)
+        one_of("runtime.recompute", self.recompute, ("auto", True, False))
+        if self.recompute is True and self.compile:
+            raise ConfigError(
+                "runtime.recompute and runtime.compile are true; compiled code keeps what it wants: choose one."
+            )
         if self.threads is not None:
-            _at_least("runtime.threads", self.threads, 1)
+            at_least("runtime.threads", self.threads, 1)
+        if self.checkpoint is not None and not 0 <= self.checkpoint < float("inf"):
+            raise ConfigError(f"runtime.checkpoint is {self.checkpoint!r}; give seconds of at least 0, or null.")
+        if not isinstance(self.figures, (bool, list, tuple)):
+            raise ConfigError(f"runtime.figures is {self.figures!r}; give true, false or a list such as [erf,radial].")
+        for kind in () if isinstance(self.figures, bool) else self.figures:
+            one_of("runtime.figures", kind, FIGURES)
         for code in self.accept:
-            _one_of("runtime.accept", code, tuple(FLAGS))
+            one_of("runtime.accept", code, tuple(FLAGS))
         if self.tolerance is not None and not 0 < self.tolerance < 1:
             raise ConfigError(f"runtime.tolerance is {self.tolerance!r}; give a share between 0 and 1, such as 0.01.")
 
@@ -448,6 +326,43 @@ class RuntimeConfig:
     def products(self) -> str:
         """The precision asked for: auto, fp32, tf32, bf16 or float64."""
         return "float64" if self.dtype == "float64" else self.precision
+
+
+@dataclass
+class TrackingConfig:
+    """Where a run is sent once its result is written. This one: nowhere."""
+
+    sink: ClassVar[str] = "none"
+    package: ClassVar[str | None] = None
+    """What must be installed."""
+
+
+@dataclass
+class TensorBoardConfig(TrackingConfig):
+    """Event files for TensorBoard."""
+
+    sink = "tensorboard"
+    package = "tensorboard"
+    directory: str | None = option(
+        None, "where the runs' event files go, each below its name; default: tensorboard/ in the run's own directory"
+    )
+
+
+@dataclass
+class MLflowConfig(TrackingConfig):
+    """A run in MLflow."""
+
+    sink = "mlflow"
+    package = "mlflow"
+    uri: str | None = option(
+        None, "server or store, http://HOST:5000 or sqlite:///FILE; default: MLFLOW_TRACKING_URI, else MLflow's own"
+    )
+    experiment: str = option("erflab", "the experiment that the run belongs to; made if there is none of that name")
+
+    def __post_init__(self) -> None:
+        """Check that there is a name."""
+        if not self.experiment.strip():
+            raise ConfigError(f"tracking.experiment is {self.experiment!r}; give a name.")
 
 
 @dataclass
@@ -460,6 +375,7 @@ class ErflabConfig:
     target: TargetConfig = field(default_factory=TargetConfig, metadata={"help": "which unit of which layer"})
     falloff: FalloffConfig = field(default_factory=FalloffConfig, metadata={"help": "the falloff model"})
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig, metadata={"help": "where and how to run"})
+    tracking: TrackingConfig = field(default_factory=TrackingConfig, metadata={"help": "where runs are tracked"})
     seed: int = option(0, "one seed for initialisation, images and signs, where a group sets none of its own")
 
 

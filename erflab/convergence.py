@@ -6,8 +6,9 @@ hardly at all. The interval of a measurement that was stopped is nevertheless ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,14 @@ class Convergence:
             sigma = error = None
         self.looks.append(Look(len(totals), sigma, error, effective_images(np.asarray(totals))))
         return self.tolerance is not None and self.looks[-1].satisfies(self.tolerance)
+
+    def state(self) -> list[dict[str, Any]]:
+        """The looks so far, for `restore`."""
+        return [asdict(look) for look in self.looks]
+
+    def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from a `state`."""
+        self.looks = [Look(**look) for look in state]
 
     def flags(self, method: str) -> Iterator[Flag]:
         """That the measurement was stopped, or that it ran out of images first."""

@@ -80,8 +80,14 @@ def _difference(targets: Sequence[Target], crop: Crop, batch: Batch) -> float:
     read = _outputs if math.prod(crop.input_size) > LARGE else _maps
     whole = read(targets, batch)
     parts = read([target.cropped(crop) for target in targets], batch.cut(crop))
-    pairs = zip(whole, parts, strict=True)
-    return max(float((a - b).abs().max() / a.abs().max().clamp(min=torch.finfo(a.dtype).tiny)) for a, b in pairs)
+    return max(_apart(a, b, crop) for a, b in zip(whole, parts, strict=True))
+
+
+def _apart(whole: Tensor, part: Tensor, crop: Crop) -> float:
+    """The largest difference as a share of the peak; beyond the crop the part is zero."""
+    difference = whole.clone()
+    (crop.of(difference[:, None])[:, 0] if part.shape != whole.shape else difference).sub_(part)
+    return float(difference.abs().max() / whole.abs().max().clamp(min=torch.finfo(whole.dtype).tiny))
 
 
 def _maps(targets: Sequence[Target], batch: Batch) -> list[Tensor]:

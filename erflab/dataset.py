@@ -31,9 +31,13 @@ from erflab.theory.field import TheoreticalField
 
 @dataclass(frozen=True)
 class Measured:
-    """One method's sums over images, where their map lies, and how they converged."""
+    """One method's sums over images, where their map lies, and how they converged.
+
+    The sums cover the part `covered` of the frame; elsewhere the map is zero.
+    """
 
     frame: Frame
+    covered: Frame
     sums: MapSums
     convergence: Convergence
     magnitude: str
@@ -47,11 +51,19 @@ class Measured:
 
     @property
     def grouped(self) -> GroupedMap:
-        """The map so far, by groups of scenes."""
-        mean = xr.DataArray(
-            self.sums.mean.cpu().numpy(), {"y": list(self.frame.y), "x": list(self.frame.x)}, ("y", "x")
-        )
+        """The map so far, where it is not zero throughout, by groups of scenes."""
+        axes = {"y": list(self.covered.y), "x": list(self.covered.x)}
+        mean = xr.DataArray(self.sums.mean.cpu().numpy(), axes, ("y", "x"))
         return GroupedMap(mean, self.sums.group_sums.cpu().numpy(), np.array(self.sums.group_counts))
+
+    def placed(self, covered: Tensor) -> Tensor:
+        """A map of what the sums cover, [v, u], on the whole frame, [y, x]."""
+        if tuple(covered.shape) == self.frame.shape:
+            return covered
+        placed = covered.new_zeros(self.frame.shape)
+        top, left = self.frame.y.index(self.covered.y[0]), self.frame.x.index(self.covered.x[0])
+        placed[top : top + covered.shape[0], left : left + covered.shape[1]] = covered
+        return placed
 
 
 def as_dataset(
@@ -63,42 +75,53 @@ def as_dataset(
     config: ErflabConfig,
     flags: list[Flag],
     crop: dict[str, Any],
+    processes: int = 1,
 ) -> xr.Dataset:
-    """The labelled maps of all methods, with theory, model, images, configuration, crop, flags and versions as JSON."""
+    """The labelled maps of all methods, with theory, model, images, configuration, crop, flags and versions as JSON.
+
+    The numbers of threads and of processes that measured stand among the versions.
+    """
     variables: dict[str, Any] = {}
     coordinates: dict[str, Any] = {}
     for name, measured in maps.items():
         suffix = "" if name == "gradient" else f"{name}_"
         dims = (f"{suffix}y", f"{suffix}x")
-        for dim, values in zip(dims, (measured.frame.y, measured.frame.x), strict=True):
-            coordinates[dim] = (dim, list(values), {"units": "px", "long_name": "offset from the unit's centre"})
-        variables.update(_variables(name, measured, dims))
+        whole = measured.covered == measured.frame
+        covered = dims if whole else (f"{suffix}computed_y", f"{suffix}computed_x")
+        for names, frame in ((dims, measured.frame), (covered, measured.covered)):
+            for dim, values in zip(names, (frame.y, frame.x), strict=True):
+                coordinates[dim] = (dim, list(values), {"units": "px", "long_name": "offset from the unit's centre"})
+        variables.update(_variables(name, measured, dims, covered))
     attributes = {
         "format": FORMAT,
         "theory": as_json({**_theory(field), "units": [list(unit) for unit in aim.units]}),
-        "model": as_json(_model(loaded)),
+        "model": as_json(model_record(loaded)),
         "images": as_json(images.record()),
         "config": as_json(identity(config)),
         "crop": as_json(crop),
         "flags": as_json([dataclasses.asdict(f) for f in flags]),
-        "versions": as_json({**versions(), "threads": torch.get_num_threads()}),
+        "versions": as_json({**versions(), "threads": torch.get_num_threads(), "processes": processes}),
     }
     return xr.Dataset(variables, coordinates, attributes)
 
 
-def _variables(name: str, measured: Measured, dims: tuple[str, str]) -> dict[str, Any]:
+def _variables(name: str, measured: Measured, dims: tuple[str, str], covered: tuple[str, str]) -> dict[str, Any]:
     sums = measured.sums
     about = {"units": measured.unit, "magnitude": measured.magnitude, "images": sums.count, "scenes": sums.scenes}
     about |= measured.computed
     if measured.patch is not None:
         about["patch"] = measured.patch
     found: dict[str, Any] = {
-        name: (dims, sums.mean.cpu().numpy(), about),
-        f"{name}_variance": (dims, sums.variance.cpu().numpy(), {"long_name": "variance over images"}),
-        f"{name}_groups": packed_sums(sums.group_sums, ("group", *dims)),
+        name: (dims, measured.placed(sums.mean).cpu().numpy(), about),
+        f"{name}_variance": (
+            dims,
+            measured.placed(sums.variance).cpu().numpy(),
+            {"long_name": "variance over images"},
+        ),
+        f"{name}_groups": packed_sums(sums.group_sums, ("group", *covered)),
         f"{name}_group_images": (("group",), sums.group_counts, {"long_name": "images in the group"}),
         f"{name}_equal_groups": (
-            ("group", *dims),
+            ("group", *covered),
             sums.equal_sums.float().cpu().numpy(),
             {"long_name": "sum over the group's images, each image's map divided by its own sum"},
         ),
@@ -153,7 +176,8 @@ def _theory(field: TheoreticalField) -> dict[str, Any]:
     }
 
 
-def _model(loaded: LoadedModel) -> dict[str, Any]:
+def model_record(loaded: LoadedModel) -> dict[str, Any]:
+    """Which model was measured, with the hash of its weights."""
     return {
         "name": loaded.name,
         "library": loaded.library,

@@ -47,8 +47,24 @@ class FlaggedError(MeasurementError):
         self.result = result
 
 
+class UnfinishedError(ErflabError):
+    """A measurement that was ended from outside: cancelled, killed, out of time."""
+
+
 class ResultError(ErflabError):
     """A result that cannot be read or written."""
+
+
+class InUseError(ResultError):
+    """A directory that another process measures into."""
+
+
+class ProcessFailedError(ErflabError):
+    """Another process of the run has failed, and has told all why."""
+
+
+class ProcessDiedError(ErflabError):
+    """Another process of the run is no more there."""
 
 
 def foreseen(error: BaseException) -> str | None:

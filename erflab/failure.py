@@ -13,13 +13,16 @@ from erflab.errors import foreseen
 from erflab.jsonfiles import write_json
 
 FAILURE = "failure.json"
+UNFINISHED = ("unfinished", "no result: killed, or still running")
+ENDED_FROM_OUTSIDE = {"UnfinishedError", "UncompletedJobError"}
+"""Kinds that say nothing against the run: a cluster's end of it, and what submitit raises in it when its time is up."""
 
 
 def write_failure(error: Exception, directory: Path, asked: Mapping[str, Any]) -> None:
     """Leave the kind of `error`, its reason on one line, what was asked for (overrides and config), and when."""
     failure = {
         "kind": type(error).__name__,
-        "reason": foreseen(error) or _unforeseen(error),
+        "reason": reason_of(error),
         "failed": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         **asked,
@@ -27,15 +30,16 @@ def write_failure(error: Exception, directory: Path, asked: Mapping[str, Any]) -
     write_json(directory / FAILURE, failure)
 
 
-def read_reason(directory: Path) -> str | None:
-    """Why the run in a directory failed; None if it did not."""
+def read_ending(directory: Path) -> tuple[str, str] | None:
+    """The status of a run without a result, failed or unfinished, and why; None if no failure is recorded."""
     file = directory / FAILURE
     if not file.exists():
         return None
     try:
-        return str(json.loads(file.read_text())["reason"])
+        found = json.loads(file.read_text())
+        return ("unfinished" if found["kind"] in ENDED_FROM_OUTSIDE else "failed"), str(found["reason"])
     except (ValueError, KeyError, TypeError):
-        return f"failed, and {FAILURE} is damaged; run.log may tell why"
+        return "failed", f"{FAILURE} is damaged; run.log may tell why"
 
 
 def read_configuration(directory: Path) -> dict[str, Any]:
@@ -46,10 +50,23 @@ def read_configuration(directory: Path) -> dict[str, Any]:
         return {}
 
 
-def failures(directory: Path) -> Iterator[tuple[Path, str]]:
-    """The directories below `directory` whose run failed, with the reasons."""
-    for file in sorted(directory.rglob(FAILURE)):
-        yield file.parent, read_reason(file.parent) or ""
+def started(directory: Path) -> list[Path]:
+    """The directories below `directory` in which a run was started, or ended before it could be."""
+    return sorted({mark.parent for name in (".hydra", FAILURE) for mark in directory.rglob(name)})
+
+
+def endings(directory: Path) -> Iterator[tuple[Path, str, str]]:
+    """The directories below `directory` whose run failed or has no result, with status and reason."""
+    for folder in started(directory):
+        if (ending := read_ending(folder)) is not None:
+            yield folder, *ending
+        elif not (folder / "result.nc").exists():
+            yield folder, *UNFINISHED
+
+
+def reason_of(error: Exception) -> str:
+    """Why something failed, on one line."""
+    return foreseen(error) or _unforeseen(error)
 
 
 def _unforeseen(error: Exception) -> str:

@@ -37,18 +37,24 @@ def packed_sums(sums: Float[Tensor, "group y x"], dims: tuple[str, ...]) -> tupl
 
 
 def grouped_map(dataset: xr.Dataset, map: xr.DataArray, method: str) -> GroupedMap:
-    """A method's mean map, dims (y, x), with the sums of its groups."""
+    """A method's mean map, dims (y, x), with the sums of its groups, which may cover only the part that was computed."""
     stored = dataset[f"{method}_groups"]
-    sums = stored.values.astype(np.float64) * stored.attrs.get("scale", 1.0)  # older results have sums as they are
-    return GroupedMap(map, sums, dataset[f"{method}_group_images"].values)
+    sums = stored.values.astype(np.float64) * stored.attrs["scale"]
+    axes = zip("yx", stored.dims[1:], strict=True)
+    top, left = (map[axis].to_index().get_loc(stored[dim].values[0]) for axis, dim in axes)
+    return GroupedMap(map, sums, dataset[f"{method}_group_images"].values, (top, left))
 
 
-def equal_weight_map(dataset: xr.Dataset, map: xr.DataArray, method: str) -> GroupedMap | None:
-    """The mean of the images' maps each divided by its own sum, on the grid of `map`; None if no image has one."""
-    sums = dataset[f"{method}_equal_groups"].values.astype(np.float64)
+def equal_weight_map(dataset: xr.Dataset, method: str) -> GroupedMap | None:
+    """The mean of the images' maps each divided by its own sum, where they were computed; None if no image has one."""
+    sums = dataset[f"{method}_equal_groups"]
+    axes = {axis: dataset[dim].values for axis, dim in zip("yx", sums.dims[1:], strict=True)}
     images = dataset[f"{method}_equal_group_images"].values
     count = int(images.sum())
-    return GroupedMap(map.copy(data=sums.sum(0) / count), sums, images) if count else None
+    if not count:
+        return None
+    values = sums.values.astype(np.float64)
+    return GroupedMap(xr.DataArray(values.sum(0) / count, axes, ("y", "x")), values, images)
 
 
 def equal_weight_sigma(grouped: GroupedMap | None) -> Estimate:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import socket
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from erflab.distributed import ALONE, Processes
 from erflab.errors import ConfigError
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, processes: Processes = ALONE) -> torch.device:
     """The device that `runtime.device` names; auto takes CUDA where there is one, spread
     in each process of a pool the next of the CUDA devices. Raises ConfigError if there is no such.
+
+    Each of several processes of one measurement takes a CUDA device of its own.
     """
+    if processes.size > 1:
+        return _own_device(name, processes.local_rank)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "spread":
@@ -36,6 +42,46 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def _own_device(name: str, place: int) -> torch.device:
+    """The device of one of several processes, the number `place` on its machine."""
+    if name not in ("auto", "cuda", "cpu", "spread"):
+        raise ConfigError(
+            f"runtime.device is {name!r}; give auto, cpu or cuda where several processes measure together."
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name != "cuda" and not count):
+        return torch.device("cpu")
+    own = 0 if count == 1 else place  # a scheduler that gives each process its GPU shows it that one alone
+    if own >= count:
+        raise ConfigError(
+            f"process {place} of this machine has no GPU of its own, since torch sees {count}; start no more processes on a "
+            "machine than it has GPUs, or set runtime.device=cpu."
+        )
+    return torch.device(f"cuda:{own}")
+
+
+def require_own_devices(device: torch.device, processes: Processes) -> None:
+    """Raise ConfigError where of several processes some run on the CPU and some on a GPU, or two on the same GPU."""
+    if processes.size == 1:
+        return
+    names = processes.gathered(_name(device))
+    if len({name.split()[0] for name in names}) > 1:
+        raise ConfigError(
+            f"the processes run on {', '.join(names)}; set runtime.device=cpu, or start them where all have a GPU."
+        )
+    if names.count(_name(device)) > 1 and device.type == "cuda":
+        raise ConfigError(
+            f"several of the {processes.size} processes run on one GPU ({_name(device)}); start no more than there are GPUs."
+        )
+
+
+def _name(device: torch.device) -> str:
+    """The kind of a device; for a GPU also which one it is of all machines'."""
+    if device.type == "cpu":
+        return "cpu"
+    return f"cuda {torch.cuda.get_device_properties(device).uuid} of {socket.gethostname()}"
+
+
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """A copy on the device, from pinned memory to a GPU, so that the host does not wait for it; on a CPU itself."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
@@ -51,7 +97,7 @@ def _worker() -> int:
 def threads(count: int | None) -> Iterator[None]:
     """CPU threads inside the block; None leaves torch's choice."""
     before = torch.get_num_threads()
-    if count is not None:
+    if count not in (None, before):
         torch.set_num_threads(count)
     try:
         yield

@@ -8,9 +8,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from erflab.config import WEIGHTS_WITHOUT_FILE, ErflabConfig, FolderConfig, as_dict
+from erflab.errors import ResultError
 from erflab.jsonfiles import as_json, from_json
 
-PRESENTATION = ("accept", "figures", "overwrite", "progress", "strict")
+PRESENTATION = ("accept", "checkpoint", "figures", "overwrite", "progress", "strict")
 """Options of `runtime` that change what is shown or refused, never a number."""
 
 PATHS = (("model", "weights"), ("images", "path"))
@@ -42,7 +43,7 @@ def without_paths(plain: Mapping[str, Any]) -> dict[str, Any]:
 def relevant(plain: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as nested dictionaries, without what only changes how a run presents itself."""
     runtime = {key: value for key, value in plain.get("runtime", {}).items() if key not in PRESENTATION}
-    return {**plain, "runtime": runtime}
+    return {key: value for key, value in plain.items() if key != "tracking"} | {"runtime": runtime}
 
 
 def fingerprint(plain: Mapping[str, Any]) -> str:
@@ -94,6 +95,21 @@ def _changed_images(folder: Path, images: Mapping[str, Any]) -> Iterator[tuple[s
     for name in now:
         if used and name < max(used) and name not in known:
             yield f"content of {name}", (ABSENT, now[name].sha256()[:12])
+
+
+def contents(images: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of images with the hash of each file by its name, and of those that cannot be read the names alone."""
+    files = {entry["name"]: entry["sha256"][:12] for entry in images.get("files", ())}
+    return {**images, "files": files, "skipped": [entry["name"] for entry in images.get("skipped", ())]}
+
+
+def refuse_another(directory: Path, what: str, changed: Differences) -> None:
+    """Raise ResultError if what lies in a directory, a result or a checkpoint, differs from what is to be measured."""
+    if changed:
+        raise ResultError(
+            f"{directory} holds a {what} of another configuration ({told(changed)}); choose another directory "
+            "(hydra.run.dir, hydra.sweep.dir), or replace it: runtime.overwrite=true."
+        )
 
 
 def told(found: Differences) -> str:

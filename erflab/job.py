@@ -1,4 +1,4 @@
-"""One run in its directory: measured once, refused if another's result lies there, recorded if it fails."""
+"""One run in its directory: measured once, gone on with, refused if another's lies there, recorded if it fails."""
 
 from __future__ import annotations
 
@@ -9,55 +9,94 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from erflab.checkpoint import FILE as CHECKPOINT
+from erflab.checkpoint import read as read_checkpoint
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
+from erflab.distributed import ALONE, Processes
+from erflab.drawing import draw_figures
 from erflab.errors import ResultError
 from erflab.failure import FAILURE, write_failure
-from erflab.identity import changed_files, differences, identity, relevant, told
+from erflab.identity import Differences, changed_files, differences, identity, refuse_another, relevant
+from erflab.jsonfiles import remove_unfinished
+from erflab.lock import alone_in
 from erflab.report import run_and_save
 from erflab.result import Result, load
+from erflab.tracking import TRACKED, refuse_missing, track
 
-RESULT_FILES = ("result.nc", "summary.json", "provenance.json")
+RESULT_FILES = ("provenance.json", "result.nc", "summary.json", TRACKED)
+
+_MEASURED = ("config", "model", "images")
 
 log = logging.getLogger("erflab")
 
 
 def run_job(
-    read: Callable[[], ErflabConfig], directory: Path, hydra_files: Mapping[str, str], asked: Mapping[str, Any]
+    read: Callable[[], ErflabConfig],
+    directory: Path,
+    hydra_files: Mapping[str, str],
+    asked: Mapping[str, Any],
+    processes: Processes = ALONE,
 ) -> None:
     """Measure into `directory`, unless the same measurement is there already; leave `failure.json` if it fails.
+
+    A measurement that was killed goes on from its checkpoint.
 
     Args:
         read: gives the configuration; its errors are recorded too.
         directory: the run's own.
-        hydra_files: what `.hydra/` is to hold, by file name. Written before measuring, and only where no result is kept, so
-            that it always describes the result beside it.
+        hydra_files: what `.hydra/` is to hold, by file name. Written before measuring, and only where no result or checkpoint
+            is kept, so that it always describes what lies beside it.
         asked: what the configuration was composed from, for the record of a failure.
+        processes: those that measure; this is the first of them.
+
+    Raises:
+        InUseError: another process measures into the directory, which is left as it is.
+        ResultError: the directory holds a result or a checkpoint of another configuration, or of files that have changed since.
+        ErflabError: what the measurement raises.
+    """
+    with alone_in(directory):
+        try:
+            _run(read, directory, hydra_files, processes)
+        except Exception as error:
+            log.error("failed", exc_info=error)
+            _record(error, directory, asked)
+            raise
+        (directory / FAILURE).unlink(missing_ok=True)
+
+
+def _run(
+    read: Callable[[], ErflabConfig], directory: Path, hydra_files: Mapping[str, str], processes: Processes
+) -> None:
+    if not any((directory / name).exists() for name in ("result.nc", CHECKPOINT)):
+        _describe(directory, hydra_files)
+    config = read()
+    refuse_missing(config.tracking)
+    if config.runtime.overwrite:
+        (directory / CHECKPOINT).unlink(missing_ok=True)
+    found = None if config.runtime.overwrite else finished(config, directory)
+    if found is None:
+        _refuse_another_checkpoint(config, directory)
+        _clear(directory)
+        _describe(directory, hydra_files)
+        run_and_save(config, directory, processes)
+    else:
+        _tell(found, config, directory)
+
+
+def _record(error: Exception, directory: Path, asked: Mapping[str, Any]) -> None:
+    try:
+        write_failure(error, directory, asked)
+    except OSError as second:  # on a full disk; what went wrong first is what matters
+        log.error("%s could not be written: %s", FAILURE, second)
+
+
+def finished(config: ErflabConfig, directory: Path) -> Result | None:
+    """The result of this very measurement, if it is in the directory; None if there is none, or a damaged one.
 
     Raises:
         ResultError: the directory holds a result of another configuration, or of files that have changed since.
-        ErflabError: what the measurement raises.
     """
-    try:
-        if not (directory / "result.nc").exists():
-            _describe(directory, hydra_files)
-        config = read()
-        finished = None if config.runtime.overwrite else _finished(config, directory)
-        if finished is None:
-            _clear(directory)
-            _describe(directory, hydra_files)
-            run_and_save(config, directory)
-        else:
-            _tell(finished, config, directory)
-    except Exception as error:
-        log.error("failed", exc_info=error)
-        write_failure(error, directory, asked)
-        raise
-    (directory / FAILURE).unlink(missing_ok=True)
-
-
-def _finished(config: ErflabConfig, directory: Path) -> Result | None:
-    """The result of this very measurement, if it is in the directory; None if there is none, or a damaged one."""
     if not (directory / "result.nc").exists():
         return None
     try:
@@ -66,22 +105,31 @@ def _finished(config: ErflabConfig, directory: Path) -> Result | None:
         log.warning("measured anew, for what was there is damaged: %s", error)
         return None
     first = next(iter(found))
-    changed = differences(relevant(first.attribute("config")), identity(config))
-    changed |= changed_files(config, first.attribute("model"), first.attribute("images"))
-    if changed:
-        raise ResultError(
-            f"{directory} holds a result of another configuration ({told(changed)}); choose another directory "
-            "(hydra.run.dir, hydra.sweep.dir), or replace it: runtime.overwrite=true."
-        )
+    refuse_another(directory, "result", _changed(config, {key: first.attribute(key) for key in _MEASURED}))
     return found
+
+
+def _refuse_another_checkpoint(config: ErflabConfig, directory: Path) -> None:
+    try:
+        found = read_checkpoint(directory / CHECKPOINT)["about"]
+    except ResultError:  # there is none, or it is of no use, which the measurement will say
+        return
+    refuse_another(directory, "checkpoint", _changed(config, found))
+
+
+def _changed(config: ErflabConfig, measured: Mapping[str, Any]) -> Differences:
+    """What is to be measured that was not, by what was recorded of it."""
+    changed = differences(relevant(measured["config"]), identity(config))
+    return changed | changed_files(config, measured["model"], measured["images"])
 
 
 def _tell(result: Result, config: ErflabConfig, directory: Path) -> None:
     """The outcome of a finished run, as if it had been run again; what it lacks beside its maps is made."""
     if not _whole(directory / "summary.json"):
         result.save(directory)
-    if config.runtime.figures and not (directory / "figures").exists():
-        result.plot(directory / "figures" / "erf")
+    draw_figures(result, config.runtime.figures, directory / "figures")
+    (directory / CHECKPOINT).unlink(missing_ok=True)
+    track(result, config.tracking, directory)
     log.info("finished already; runtime.overwrite=true measures anew")
     print(directory, flush=True)
     refuse_flags(result, config.runtime)
@@ -98,7 +146,10 @@ def _clear(directory: Path) -> None:
     """Remove what another measurement left, the summary first: it must never stand beside a newer result."""
     for name in reversed(RESULT_FILES):
         (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / "figures", ignore_errors=True)
+    for name in (*RESULT_FILES, CHECKPOINT):
+        remove_unfinished(directory / name)
+    for name in ("figures", "tensorboard"):
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 def _describe(directory: Path, hydra_files: Mapping[str, str]) -> None:

@@ -26,13 +26,28 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary neighbour, then put it in place: a reader sees the whole file or none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Let `write` fill a temporary neighbour, then put it in place: a reader sees the whole file or none.
+
+    It is on the disk before it is in place, so that this also holds after a power cut.
+    """
+    temporary = path.with_name(f"{_unfinished(path)}{os.getpid()}")
     try:
         write(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes that were killed while they wrote a file have left beside it."""
+    for temporary in path.parent.glob(f"{_unfinished(path)}*"):
+        temporary.unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> str:
+    return f".{path.name}."
 
 
 def _to_json(value: Any) -> Any:

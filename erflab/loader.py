@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from erflab.attribution.base import Batch
 from erflab.convergence import look_counts
+from erflab.distributed import ALONE, Processes
 from erflab.errors import ImageError
 from erflab.hardware import upload
 from erflab.images import Image, ImageSource
@@ -26,8 +27,15 @@ BASELINE_IMAGES = 256
 
 
 @dataclass(frozen=True)
+class Passed:
+    """A batch that another process measures: the scenes of its images."""
+
+    scenes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Loader:
-    """Normalised batches of the images, in index order."""
+    """Normalised batches of the images, in index order, of which several processes are dealt one in turn."""
 
     images: ImageSource
     model: LoadedModel
@@ -38,6 +46,7 @@ class Loader:
     )  # "auto": about 2^20 px a batch on a CPU, at most 64 images, and 2^25 px on a GPU, at most 256
     progress: bool
     channels_last: bool = False
+    processes: Processes = ALONE
 
     @cached_property
     def _reading(self) -> Lock:
@@ -61,28 +70,33 @@ class Loader:
         budget, most = (2**25, 256) if self.device.type == "cuda" else (2**20, 64)
         return max(1, min(most, budget // math.prod(size)))
 
-    def batches(self, what: str, at_once: int | None = None) -> Iterator[Batch]:
-        """All images, `at_once` at a time, with a progress bar named for the method.
+    def batches(self, what: str, at_once: int | None = None, start: int = 0) -> Iterator[Batch | Passed]:
+        """The images from `start` on, `at_once` at a time, with a progress bar named for the method.
+
+        Batches are the same for any number of processes; those of the others come as Passed, unread.
 
         A batch ends where a look is due (`look_counts`), so that what is looked at does not depend on the batch size. While
         one batch is measured a thread reads the next; an image follows from its index alone, so that changes no pixel.
         """
         total, at_once = len(self.images), at_once or self.fitting(self.size)
         with (
-            tqdm(total=total, desc=what, unit="image", disable=not self.progress) as bar,
+            tqdm(total=total, initial=start, desc=what, unit="image", disable=not self.progress) as bar,
             ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as reader,
         ):
             ranges = [
-                range(start, min(start + at_once, end))
+                range(first, min(first + at_once, end))
                 for begin, end in pairwise([0, *look_counts(total)])
-                for start in range(begin, end, at_once)
+                for first in range(max(begin, start), end, at_once)
             ]
-            waiting = reader.submit(self._read, ranges[0])
+            own = iter([indices for place, indices in enumerate(ranges) if self.processes.measures(place)])
+            waiting = reader.submit(self._read, next(own, ()))
             for place, indices in enumerate(ranges):
-                found = waiting.result()
-                if place + 1 < len(ranges):
-                    waiting = reader.submit(self._read, ranges[place + 1])
-                yield self._batch(indices, found)
+                if self.processes.measures(place):
+                    found = waiting.result()
+                    waiting = reader.submit(self._read, next(own, ()))
+                    yield self._batch(indices, found)
+                else:
+                    yield Passed(tuple(self._scenes(indices)))
                 bar.update(len(indices))
 
     def load(self, indices: Sequence[int]) -> Batch:
@@ -93,7 +107,23 @@ class Loader:
         with (
             self._reading
         ):  # sources keep what they read last, and another baseline's images may be asked for meanwhile
-            return [self.images[i] for i in indices]
+            found = [self.images[i] for i in indices]
+        if self.processes.size > 1:
+            self._check_scenes(found)
+        return found
+
+    def _check_scenes(self, found: Sequence[Image]) -> None:
+        """The other processes know an image's scene from the source's `scene` alone."""
+        for image in found:
+            if (told := self.images.scene(image.index)) != image.scene:
+                raise ImageError(
+                    f"image {image.index} shows the scene {image.scene!r}, but {type(self.images).__name__}.scene says "
+                    f"{told!r}; several processes need both to be the same."
+                )
+
+    def _scenes(self, indices: Sequence[int]) -> list[str]:
+        with self._reading:
+            return [self.images.scene(i) for i in indices]
 
     def _batch(self, indices: Sequence[int], found: Sequence[Image]) -> Batch:
         pixels = upload(torch.stack([image.pixels for image in found]), self.device).to(self.dtype)

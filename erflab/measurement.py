@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from erflab.accumulate import MapSums
 from erflab.aiming import Target, aim_at
-from erflab.attribution.base import Batch
+from erflab.attribution.base import Batch, Frame
 from erflab.attribution.gradient import shared_gradient_maps
 from erflab.attribution.methods import PIXEL_METHODS
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
 from erflab.attribution.plan import clipped_share, plan_occlusion
+from erflab.checkpoint import FILE, Checkpoint, open_checkpoint
 from erflab.checks import all_flags, channel_sum_flag, refuse_flags
 from erflab.compiling import compile_trunk, refuse_uncompiled
 from erflab.config import (
@@ -35,15 +36,18 @@ from erflab.config import (
 )
 from erflab.convergence import Convergence
 from erflab.cropping import choose_crop
-from erflab.dataset import Measured, as_dataset
+from erflab.dataset import Measured, as_dataset, model_record
+from erflab.distributed import ALONE, Processes
 from erflab.flags import Flag
-from erflab.hardware import choose_device, threads
+from erflab.hardware import choose_device, require_own_devices, threads
+from erflab.identity import identity
 from erflab.images import ImageSource, TensorImages, open_images
 from erflab.loader import Loader
 from erflab.memory_format import channels_last_wanted, to_channels_last
 from erflab.models import LoadedModel, build_model, frozen
 from erflab.precision import arithmetic
-from erflab.provenance import circumstances
+from erflab.provenance import circumstances, environment
+from erflab.recomputing import recompute_wanted, recomputed, refuse_unrecomputed
 from erflab.result import Result
 from erflab.streaming import stream
 from erflab.theory.selection import target_fields
@@ -57,8 +61,15 @@ SUMMED = ("absolute", "signed")
 CLIPPED_READINGS = 0.5
 
 
-def run(config: ErflabConfig) -> Result:
-    """Measure what a configuration describes. Raises an ErflabError of the kind that names what was wrong."""
+def run(config: ErflabConfig, directory: Path | None = None, processes: Processes = ALONE) -> Result:
+    """Measure what a configuration describes. Raises an ErflabError of the kind that names what was wrong.
+
+    Args:
+        config: of all of it.
+        directory: where a checkpoint is kept meanwhile, and gone on from if one is there. It is left there: only once the
+            result has been saved it is of no more use.
+        processes: those that share the images, each of which makes this call and gets the result; the first has the directory.
+    """
     allow = tuple(config.runtime.allow)
     config = dataclasses.replace(
         config, target=dataclasses.replace(config.target, layer=config.target.layer or config.model.layer)
@@ -67,7 +78,7 @@ def run(config: ErflabConfig) -> Result:
     channels = getattr(config.images, "channels", None)
     size, flags = _input_size(loaded, config, channels)
     images = open_images(config.images, size=size, allow=allow)
-    return _measure(loaded, images, config, flags)
+    return _measure(loaded, images, config, flags, processes, directory)
 
 
 def measure(
@@ -80,6 +91,7 @@ def measure(
     *,
     target: TargetConfig | None = None,
     runtime: RuntimeConfig | None = None,
+    processes: Processes = ALONE,
     **settings: MethodConfig,
 ) -> Result:
     """Measure the effective receptive field of one unit of your own model on your own images.
@@ -96,6 +108,7 @@ def measure(
             list of them.
         magnitude: of the gradient: "energy", "absolute", "signed" or "replknet".
         target, runtime: further settings (`erflab.config`); `layer`, `unit` and `magnitude` override.
+        processes: those that share the images, each of which makes this call and gets the result: `erflab.distributed.joined`.
         **settings: those of a method by its name: `integrated_gradients=IntegratedGradientsConfig(steps=64)`.
 
     Raises:
@@ -116,8 +129,8 @@ def measure(
     described = LoadedModel(
         model, str(config.model._target_), None, "as given", state_sha256(model), mean=None, std=None, input_size=None
     )
-    with frozen(model), _home(model):
-        result = _measure(described, source, config, [])
+    with processes.together(), frozen(model), _home(model):
+        result = _measure(described, source, config, [], processes)
     refuse_flags(result, config.runtime)
     return result
 
@@ -133,49 +146,94 @@ def _home(model: nn.Module) -> Iterator[None]:
             tensor.data = data
 
 
-def _measure(loaded: LoadedModel, images: ImageSource, config: ErflabConfig, flags: list[Flag]) -> Result:
-    started = datetime.now(UTC)
-    device = choose_device(config.runtime.device)
+def _measure(
+    loaded: LoadedModel,
+    images: ImageSource,
+    config: ErflabConfig,
+    flags: list[Flag],
+    processes: Processes,
+    directory: Path | None = None,
+) -> Result:
+    device = choose_device(config.runtime.device, processes)
+    require_own_devices(device, processes)
+    _require_same(loaded, images, processes)
+    checkpoint = _checkpoint(directory, loaded, images, config, device, processes)
     dtype = torch.float64 if config.runtime.products == "float64" else torch.float32
-    with threads(config.runtime.threads), arithmetic("fp32", device):
-        loader = Loader(images, loaded, device, dtype, config.runtime.batch_size, config.runtime.progress)
+    with threads(config.runtime.threads or checkpoint.choices.get("threads")), arithmetic("fp32", device):
+        progress = config.runtime.progress and processes.first
+        loader = Loader(images, loaded, device, dtype, config.runtime.batch_size, progress, processes=processes)
         fields = target_fields(loaded.module, config.target, loader.size, loader.shape[0])
         targets = [aim_at(loaded.module, field, config.target, loader.size) for field in fields]
         cropping = choose_crop(loaded.module, targets, loader, config.runtime)
         module = loaded.module.to(device=device, dtype=dtype)
-        loader = _in_order(module, targets, loader, config.runtime)
-        cropping = cropping.checked(targets, loader)
+        loader = _in_order(module, targets, loader, config.runtime, checkpoint)
+        checkpoint.choices |= {"threads": torch.get_num_threads(), "channels_last": loader.channels_last}
+        cropping = processes.from_first(cropping.checked(targets, loader))
         computed = [target.cropped(cropping.crop) for target in targets]
         flags = [*flags, *_compiled(computed, loader, config)]
         maps: list[dict[str, Measured]] = [{} for _ in targets]
-        timings, last = {}, time.perf_counter()
-        for method, measured in _methods(targets, computed, loader, config):
+        for method, measured in _methods(targets, computed, loader, config, checkpoint):
             for target_maps, found in zip(maps, measured, strict=True):
                 target_maps[method] = found
-            timings[method], last = time.perf_counter() - last, time.perf_counter()
-    parts = [
-        as_dataset(
-            found,
-            t.field,
-            t.aim,
-            loaded,
-            images,
-            config,
-            [*flags, *cropping.flags, *all_flags(module, t.field, found)],
-            cropping.record(),
-        )
-        for t, found in zip(targets, maps, strict=True)
-    ]
-    return Result(tuple(parts), circumstances(started, device, timings))
+        parts = [
+            as_dataset(
+                found,
+                t.field,
+                t.aim,
+                loaded,
+                images,
+                config,
+                [*flags, *cropping.flags, *all_flags(module, t.field, found)],
+                cropping.record(),
+                processes.size,
+            )
+            for t, found in zip(targets, maps, strict=True)
+        ]
+    return Result(tuple(parts), circumstances(checkpoint.history.state(), device))
 
 
-def _in_order(module: nn.Module, targets: list[Target], loader: Loader, runtime: RuntimeConfig) -> Loader:
+def _require_same(loaded: LoadedModel, images: ImageSource, processes: Processes) -> None:
+    """Raise ConfigError where several processes do not see the same weights and images."""
+    if processes.size > 1:
+        processes.require_same("weights", loaded.weights_sha256)
+        processes.require_same("images", images.record())
+
+
+def _checkpoint(
+    directory: Path | None,
+    loaded: LoadedModel,
+    images: ImageSource,
+    config: ErflabConfig,
+    device: torch.device,
+    processes: Processes,
+) -> Checkpoint:
+    """The checkpoint in a directory, of this measurement, as the first process reads it; one that is kept nowhere without.
+
+    Raises ResultError if it is of another measurement.
+    """
+    checkpoint = Checkpoint()
+    if directory is not None:
+        about = {"config": identity(config), "model": model_record(loaded), "images": images.record()}
+        about["environment"] = environment(device)
+        checkpoint = open_checkpoint(directory / FILE, config.runtime.checkpoint, about)
+    checkpoint = processes.from_first(checkpoint)
+    checkpoint.processes = processes
+    return checkpoint
+
+
+def _in_order(
+    module: nn.Module, targets: list[Target], loader: Loader, runtime: RuntimeConfig, checkpoint: Checkpoint
+) -> Loader:
     """The loader, giving images channels last if the model runs faster so; the model is then in that order too."""
+    runtime = dataclasses.replace(runtime, channels_last=checkpoint.choices.get("channels_last", runtime.channels_last))
     if not channels_last_wanted(module, runtime, loader.device):
         return loader
     trunks, one = [target.trunk for target in targets], loader.load([0]).images
     last = to_channels_last(module, trunks, one, required=runtime.channels_last is True)
-    return dataclasses.replace(loader, channels_last=last)
+    everywhere = all(loader.processes.gathered(last))
+    if last and not everywhere:
+        module.to(memory_format=torch.contiguous_format)
+    return dataclasses.replace(loader, channels_last=everywhere)
 
 
 def _compiled(targets: list[Target], loader: Loader, config: ErflabConfig) -> Iterator[Flag]:
@@ -183,26 +241,31 @@ def _compiled(targets: list[Target], loader: Loader, config: ErflabConfig) -> It
     if config.runtime.compile:
         refuse_uncompiled(config.attribution.chosen)
         several = "several targets share a forward pass" if len(targets) > 1 else None
-        reason = several or compile_trunk(targets[0].trunk, loader.load([0]).cut(targets[0].crop).images)
+        own = several or compile_trunk(targets[0].trunk, loader.load([0]).cut(targets[0].crop).images)
+        reason = next((told for told in loader.processes.gathered(own) if told is not None), None)
         if reason is not None:
+            targets[0].trunk.run_by(None)
             yield Flag("not_compiled", None, reason)
 
 
 def _methods(
-    targets: list[Target], computed: list[Target], loader: Loader, config: ErflabConfig
+    targets: list[Target], computed: list[Target], loader: Loader, config: ErflabConfig, checkpoint: Checkpoint
 ) -> Iterator[tuple[str, list[Measured]]]:
     """Each method that was chosen, with what it measured of every target."""
     for name, options in config.attribution.chosen.items():
+        checkpoint.history.enter(name)
         if name == "gradient" and len(targets) > 1:
-            yield name, _shared_gradient(computed, loader, options, config.runtime)
+            yield name, _shared_gradient(computed, loader, options, config.runtime, checkpoint)
         elif name in PIXEL_METHODS:
-            yield name, [_by_pixel(name, target, loader, options, config.runtime) for target in computed]
+            yield name, [_by_pixel(name, target, loader, options, config.runtime, checkpoint) for target in computed]
         else:
             seen = computed if options.units == "one" else targets  # others read units all over the image
-            yield name, [_occlusion(target, loader, options, config.runtime) for target in seen]
+            yield name, [_occlusion(target, loader, options, config.runtime, checkpoint) for target in seen]
 
 
-def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
+def _by_pixel(
+    name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig, checkpoint: Checkpoint
+) -> Measured:
     method, measured = PIXEL_METHODS[name], _no_images_yet(name, target, loader, config, runtime)
     fill = _fill(config.baseline, config.blur, loader) if isinstance(config, BaselineConfig) else None
 
@@ -211,11 +274,12 @@ def _by_pixel(name: str, target: Target, loader: Loader, config: Any, runtime: R
         return [method.maps(target.trunk, against.cut(target.crop), target.aim, config, runtime.seed)]
 
     at_once = loader.fitting(target.computed_size)
-    return stream(name, [target], [measured], loader, maps, runtime, at_once)[0]
+    with _recomputed(name, [target], runtime):
+        return stream(name, [target], [measured], loader, maps, runtime, at_once, checkpoint)[0]
 
 
 def _shared_gradient(
-    targets: list[Target], loader: Loader, config: GradientConfig, runtime: RuntimeConfig
+    targets: list[Target], loader: Loader, config: GradientConfig, runtime: RuntimeConfig, checkpoint: Checkpoint
 ) -> list[Measured]:
     """The gradient of several targets from one forward pass an image."""
     found = [_no_images_yet("gradient", target, loader, config, runtime) for target in targets]
@@ -225,18 +289,38 @@ def _shared_gradient(
         cut = batch.cut(targets[0].crop)
         return shared_gradient_maps(trunks, cut, aims, config.magnitude, seed=runtime.seed, draws=config.draws)
 
-    return stream("gradient", targets, found, loader, maps, runtime, loader.fitting(targets[0].computed_size))
+    at_once = loader.fitting(targets[0].computed_size)
+    with _recomputed("gradient", targets, runtime):
+        return stream("gradient", targets, found, loader, maps, runtime, at_once, checkpoint)
+
+
+def _recomputed(method: str, targets: list[Target], runtime: RuntimeConfig) -> AbstractContextManager[None]:
+    """Keep few activations, where what is computed of an image is large.
+
+    Raises ConfigError where that was asked for and cannot be done.
+    """
+    if not recompute_wanted(runtime, method, targets[0].computed_size):
+        return nullcontext()
+    model, layers = targets[0].trunk.model, [target.trunk.layer for target in targets]
+    if runtime.recompute is True:
+        refuse_unrecomputed(method, model, layers)
+    return recomputed(model, layers)
 
 
 def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
     return Measured(
         target.frame,
-        MapSums(target.frame.shape, loader.device),
-        Convergence(len(loader.images), runtime.tolerance),
+        target.computed,
+        *_empty(target.computed, loader, runtime),
         config.magnitude,
         PIXEL_METHODS[name].map_unit(config.magnitude),
         flags=_sum_flags(name, target, loader) if config.magnitude in SUMMED else (),
     )
+
+
+def _empty(frame: Frame, loader: Loader, runtime: RuntimeConfig) -> tuple[MapSums, Convergence]:
+    """The sums of a map in `frame` and their convergence, before the first image."""
+    return MapSums(frame.shape, loader.device), Convergence(len(loader.images), runtime.tolerance)
 
 
 def _sum_flags(name: str, target: Target, loader: Loader) -> tuple[Flag, ...]:
@@ -244,7 +328,9 @@ def _sum_flags(name: str, target: Target, loader: Loader) -> tuple[Flag, ...]:
     return tuple(channel_sum_flag(name, target.trunk, target.aim, few))
 
 
-def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime: RuntimeConfig) -> Measured:
+def _occlusion(
+    target: Target, loader: Loader, config: OcclusionConfig, runtime: RuntimeConfig, checkpoint: Checkpoint
+) -> Measured:
     plan = plan_occlusion(config, target.field)
     difference = OccludedDifference(target.trunk, target.placed(plan), target.computed_size, loader.device)
     fill = _fill(config.baseline, plan.patch, loader)
@@ -252,8 +338,8 @@ def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime:
     flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
     measured = Measured(
         plan.frame,
-        MapSums(plan.frame.shape, loader.device),
-        Convergence(len(loader.images), runtime.tolerance),
+        plan.frame,
+        *_empty(plan.frame, loader, runtime),
         f"{plan.patch} px patch",
         "output^2",
         plan.counts(),
@@ -267,7 +353,7 @@ def _occlusion(target: Target, loader: Loader, config: OcclusionConfig, runtime:
 
     # As many images at a time as make, with their occluders, one batch in memory.
     at_once = max(1, loader.fitting(target.computed_size) // config.per_evaluation)
-    return stream("occlusion", [target], [measured], loader, maps, runtime, at_once)[0]
+    return stream("occlusion", [target], [measured], loader, maps, runtime, at_once, checkpoint)[0]
 
 
 def _fill(baseline: str, blur: int, loader: Loader) -> Fill:

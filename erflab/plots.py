@@ -212,7 +212,7 @@ def blurred_groups(result: Result) -> dict[str, GroupedMap]:
 def _each(grouped: GroupedMap, change: Callable[[xr.DataArray], xr.DataArray]) -> GroupedMap:
     """The same linear change of the mean map and of every group's sum."""
     mean = change(grouped.mean)
-    sums = [change(grouped.mean.copy(data=group)).values for group in grouped.sums]
+    sums = [change(group).values * images for group, images in zip(grouped.means, grouped.images, strict=True)]
     return GroupedMap(mean, np.asarray(sums).reshape(-1, *mean.shape), grouped.images)
 
 

@@ -6,8 +6,8 @@ Parameters and images stay float32 (float64 for float64), maps are summed in flo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -90,6 +90,15 @@ class Precision:
         with arithmetic(self.name, self.device):
             return compute(batch)
 
+    def state(self) -> dict[str, Any]:
+        """What was decided, and the audits that it was decided by."""
+        return {"name": self.name, "tried": self.tried, "audits": [asdict(audit) for audit in self.audits]}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any], device: torch.device) -> Precision:
+        """What a `state` says, on this device."""
+        return cls(state["name"], device, state["tried"], tuple(Audit(**audit) for audit in state["audits"]))
+
     def about(self, place: int) -> dict[str, Any]:
         """What to note beside the map of a target, ready for NetCDF."""
         found: dict[str, Any] = {"precision": self.name}
@@ -108,23 +117,32 @@ class Precision:
         return (Flag("low_precision", method, f"{self.name} moves {self.audits[place]}"),) if moved else ()
 
 
-def first_maps(
-    method: str, runtime: RuntimeConfig, device: torch.device, compute: Maps, batch: Batch, frames: Sequence[Frame]
-) -> tuple[Precision, list[Tensor]]:
-    """The precision to run a method in, and its maps of the first batch.
-
-    Below fp32 the batch is also run in fp32. auto is fp32 on a CPU; on CUDA it is bf16 if that passes for every target.
-    """
-    wanted = runtime.products
-    name = ("bf16" if device.type == "cuda" else "fp32") if wanted == "auto" else wanted
+def exact_precision(method: str, runtime: RuntimeConfig, device: torch.device) -> Precision | None:
+    """The precision that a method runs in where nothing below fp32 is to be tried; None where it is."""
+    name = _tried(runtime, device)
     if name in EXACT or method in COMPLETE:
-        exact = Precision(name if name in EXACT else "fp32", device)
-        return exact, exact.maps(compute, batch)
+        return Precision(name if name in EXACT else "fp32", device)
+    return None
+
+
+def audited_maps(
+    runtime: RuntimeConfig, device: torch.device, compute: Maps, batch: Batch, frames: Sequence[Frame]
+) -> tuple[Precision, list[Tensor]]:
+    """The precision to run in, below fp32 if that passes, and the maps of the first batch, which is run in fp32 too.
+
+    auto is fp32 on a CPU; on CUDA it is bf16 if that passes for every target.
+    """
+    name = _tried(runtime, device)
     full = Precision("fp32", device).maps(compute, batch)
     maps = Precision(name, device).maps(compute, batch)
     audits = tuple(Audit.of(*pair) for pair in zip(maps, full, frames, strict=True))
-    taken = "fp32" if wanted == "auto" and falls_back(audits) else name
+    taken = "fp32" if runtime.products == "auto" and falls_back(audits) else name
     return Precision(taken, device, name, audits), full if taken == "fp32" else maps
+
+
+def _tried(runtime: RuntimeConfig, device: torch.device) -> str:
+    wanted = runtime.products
+    return ("bf16" if device.type == "cuda" else "fp32") if wanted == "auto" else wanted
 
 
 def falls_back(audits: Sequence[Audit]) -> bool:

@@ -48,19 +48,25 @@ def device_name(device: torch.device) -> str:
     return platform.machine()
 
 
-def circumstances(
-    started: datetime,
-    device: torch.device,
-    timings: Mapping[str, float] | None = None,
-    command: list[str] | None = None,
-) -> dict[str, Any]:
-    """Times (in all, and of each method, in s), host, command: what differs between two runs with the same result."""
-    finished = datetime.now(UTC)
+def environment(device: torch.device) -> dict[str, str]:
+    """What the last digits depend on, and is not part of the configuration: versions and the device."""
+    return {**versions(), "device": device.type, "device_name": device_name(device)}
+
+
+def circumstances(course: Mapping[str, Any], device: torch.device, command: list[str] | None = None) -> dict[str, Any]:
+    """Times (in all, and of each method, in s), host, command: what differs between two runs with the same result.
+
+    Args:
+        course: the state of the measurement's `History`; `resumed` lists the starts after the first.
+        device: that measured.
+        command: this process's by default.
+    """
     return {
-        "started": started.isoformat(timespec="seconds"),
-        "finished": finished.isoformat(timespec="seconds"),
-        "seconds": round((finished - started).total_seconds(), 3),
-        "timings": {method: round(seconds, 3) for method, seconds in (timings or {}).items()},
+        "started": course["starts"][0]["started"],
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(course["seconds"], 3),
+        "timings": {method: round(seconds, 3) for method, seconds in course["timings"].items()},
+        "resumed": course["starts"][1:],
         "host": socket.gethostname(),
         "system": platform.platform(),
         "device": str(device),

@@ -11,27 +11,32 @@ from rich.table import Table
 
 from erflab.analysis.lineshapes import line_shape
 from erflab.analysis.sizes import Quantity
+from erflab.checkpoint import FILE as CHECKPOINT
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
-from erflab.measurement import run
+from erflab.distributed import ALONE, Processes
+from erflab.drawing import draw_figures
 from erflab.result import Result
+from erflab.team import run_together
+from erflab.tracking import track
 
 Cell = Callable[[Result, str], str]
 
 log = logging.getLogger("erflab")
 
 
-def run_and_save(config: ErflabConfig, directory: Path) -> Result:
-    """Measure, write result, summary and figures into `directory`, print the table and, last, the path."""
+def run_and_save(config: ErflabConfig, directory: Path, processes: Processes = ALONE) -> Result:
+    """Measure, with all processes, write result, summary and figures into `directory`, print the table and, last, the path."""
     log.info(
         "measuring %s, layer %s",
         config.model.name or config.model._target_,
         config.target.layer or config.model.layer or "last spatial",
     )
-    result = run(config)
+    result = run_together(config, directory, processes)
     result.save(directory)  # first, so that a figure which cannot be drawn loses nothing that was measured
-    if config.runtime.figures:
-        result.plot(directory / "figures" / "erf")
+    (directory / CHECKPOINT).unlink(missing_ok=True)
+    missed = draw_figures(result, config.runtime.figures, directory / "figures")
+    missed += track(result, config.tracking, directory)
     log.info("crop: %s", next(iter(result)).attribute("crop"))
     for verdict in _verdicts(result):
         log.info("%s", verdict)
@@ -44,7 +49,7 @@ def run_and_save(config: ErflabConfig, directory: Path) -> Result:
         console.print(table(result) if len(result) == 1 else depth_table(result))
         for verdict in _verdicts(result):
             console.print(verdict, highlight=False)
-        for flag in flags:
+        for flag in [*flags, *missed]:
             console.print(f"[yellow]![/] {flag}", highlight=False)
     print(directory, flush=True)
     refuse_flags(result, config.runtime)

@@ -40,7 +40,8 @@ class Result:
     A part's `dataset` holds, for each method measured, the mean map over images `METHOD` (float64), its per-image
     `METHOD_variance`, the sums of each group of scenes `METHOD_groups` and the same of the images' maps each divided by its
     own sum, `METHOD_equal_groups`, on (y, x) in px from the unit's centre (occlusion on coordinates of its own, with readings
-    per offset in `occlusion_readings`), and in its attributes the theoretical field, the configuration, images, flags and
+    per offset in `occlusion_readings`; group sums, where only a part of each image was computed, on `computed_y` and
+    `computed_x`, and zero elsewhere), and in its attributes the theoretical field, the configuration, images, flags and
     versions as JSON. `provenance` holds what varies from run to run.
 
     Iterating gives the parts in execution order, each a Result; maps, sizes and flags are those of a single part.
@@ -165,22 +166,27 @@ class Result:
 
     @cached_property
     def _equal_weight_sigma(self) -> dict[str, Estimate]:
-        return {name: equal_weight_sigma(equal_weight_map(self.dataset, self.map(name), name)) for name in self.methods}
+        return {name: equal_weight_sigma(equal_weight_map(self.dataset, name)) for name in self.methods}
 
     def agreement(self, predicted: xr.DataArray | None = None) -> dict[str, dict[str, Quantity]]:
         """How far the fields agree, as NAME -> number -> quantity, with errors over images.
 
-        `METHOD_vs_theory`, and where both were measured `gradient_vs_occlusion` and `blurred_gradient_vs_occlusion`: equal
-        for linear networks and white images. With a predicted energy map on (y, x), such as `predicted_field(...).map`, also
-        `predicted_vs_METHOD`. The numbers are those of `erflab.analysis.fields`. Maps that have no size are left out.
+        `METHOD_vs_theory`, and where both were measured on the same images `gradient_vs_occlusion` and
+        `blurred_gradient_vs_occlusion`: equal for linear networks and white images. With a predicted energy map on (y, x),
+        such as `predicted_field(...).map`, also `predicted_vs_METHOD`. The numbers are those of `erflab.analysis.fields`.
+        Maps that have no size are left out.
         """
         known = {method: sizes for method in self.methods if (sizes := self.known_sizes(method))}
         found = {f"{method}_vs_theory": against_theory(sizes) for method, sizes in known.items()}
-        if {"gradient", "occlusion"} <= set(known):
+        if {"gradient", "occlusion"} <= set(known) and self._of_the_same_images("gradient", "occlusion"):
             found |= self._gradient_vs_occlusion
         if predicted is not None:
             found |= predicted_against(predicted, {method: self.grouped(method) for method in known}, self._patch)
         return found
+
+    def _of_the_same_images(self, one: str, other: str) -> bool:
+        """Whether runtime.tolerance stopped neither of two methods before the other."""
+        return bool(self.dataset[one].attrs["images"] == self.dataset[other].attrs["images"])
 
     @cached_property
     def _gradient_vs_occlusion(self) -> dict[str, dict[str, Quantity]]:
@@ -257,9 +263,7 @@ class Result:
         if path is not None:
             save(figure, Path(path))
             for label, part in zip(self.labels, self, strict=True) if len(self) > 1 and kind is None else ():
-                part.plot(
-                    Path(path).with_name(f"{Path(path).name}_{re.sub(r'[^A-Za-z0-9.-]+', '_', label).strip('_')}")
-                )
+                part.plot(beside(Path(path), label))
         return figure
 
     @property
@@ -268,19 +272,36 @@ class Result:
         return str(json.loads(self.parts[0].attrs["model"])["name"])
 
     def save(self, path: str | Path) -> Path:
-        """Write `result.nc`, `summary.json` and `provenance.json` into a directory, each atomically. Returns the directory.
+        """Write `provenance.json`, `result.nc` and `summary.json` into a directory, each atomically. Returns the directory.
 
         One part stands at the root of `result.nc`; several stand in a group each, named by their labels.
         `summary.json` is one part's summary, or a list of several.
+
+        Raises ResultError where it cannot be written.
         """
         directory = Path(path)
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._write(directory)
+        except OSError as error:
+            raise ResultError(
+                f"the result cannot be written to {directory} ({error}); make room there, or choose another directory, and "
+                "start again."
+            ) from error
+        return directory
+
+    def _write(self, directory: Path) -> None:
+        """What a result cannot be made again from goes first, and the summary, which can be, last."""
         (directory / "summary.json").unlink(missing_ok=True)  # it must never stand beside a newer result
+        write_json(directory / "provenance.json", dict(self.provenance))
         write_parts(directory / "result.nc", dict(zip(self.labels, self.parts, strict=True)))
         rows = self.rows()
         write_json(directory / "summary.json", rows[0] if len(self) == 1 else rows)
-        write_json(directory / "provenance.json", dict(self.provenance))
-        return directory
+
+
+def beside(stem: Path, label: str) -> Path:
+    """The stem of a part's own file: the part's label added, in characters that every file system takes."""
+    return stem.with_name(f"{stem.name}_{re.sub(r'[^A-Za-z0-9.-]+', '_', label).strip('_')}")
 
 
 def load(path: str | Path) -> Result:

@@ -56,6 +56,10 @@ class ImageSource(ABC):
     def __iter__(self) -> Iterator[Image]:
         return (self[index] for index in range(len(self)))
 
+    def scene(self, index: int) -> str:
+        """The scene that image `index` shows. Sources that know it without reading the image say so here."""
+        return self[index].scene
+
     @abstractmethod
     def _image(self, index: int) -> Image: ...
 
@@ -82,7 +86,11 @@ class NoiseImages(ImageSource):
 
     def _image(self, index: int) -> Image:
         pixels = np.random.default_rng([self.seed, index]).standard_normal(self.shape, dtype=np.float32)
-        return Image(index, torch.from_numpy(pixels), f"noise-{index}")
+        return Image(index, torch.from_numpy(pixels), self.scene(index))
+
+    def scene(self, index: int) -> str:
+        """See `ImageSource.scene`."""
+        return f"noise-{index}"
 
     def record(self) -> dict[str, Any]:
         """See `ImageSource.record`."""
@@ -113,7 +121,11 @@ class TensorImages(ImageSource):
         return len(self.tensor)
 
     def _image(self, index: int) -> Image:
-        return Image(index, to_float(self.tensor[index].cpu()).clone(), f"image-{index}")
+        return Image(index, to_float(self.tensor[index].cpu()).clone(), self.scene(index))
+
+    def scene(self, index: int) -> str:
+        """See `ImageSource.scene`."""
+        return f"image-{index}"
 
     def record(self) -> dict[str, Any]:
         """See `ImageSource.record`; hashes are of the float32 pixels."""
@@ -169,11 +181,18 @@ class PictureImages(ImageSource):
         return self.config.count
 
     def _image(self, index: int) -> Image:
-        picture = self._usable[index % len(self._usable)]
+        picture = self._picture(index)
         pixels = self._recent.get(picture.name, partial(self._fitted, picture))
         crop = cut(pixels, self.size, np.random.default_rng([self.config.seed, index]))
         # A copy, since for floats the crop is still a view of what is kept.
         return Image(index, to_float(crop).clone(memory_format=torch.contiguous_format), picture.scene)
+
+    def scene(self, index: int) -> str:
+        """See `ImageSource.scene`."""
+        return self._picture(index).scene
+
+    def _picture(self, index: int) -> Picture:
+        return self._usable[index % len(self._usable)]
 
     def record(self) -> dict[str, Any]:
         """See `ImageSource.record`."""

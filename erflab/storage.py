@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import h5py
 import xarray as xr
+from xarray.backends import H5NetCDFStore
 
 from erflab.errors import ResultError
 from erflab.jsonfiles import as_json, from_json, write_atomically
 
-FORMAT = 2
+FORMAT = 3
 ATTRIBUTES = ("config", "flags", "images", "model", "theory", "versions")
 """The attributes of a part that hold JSON."""
 
@@ -22,22 +25,26 @@ _ENCODING = {"zlib": True, "shuffle": True, "complevel": 4}
 
 def write_parts(file: Path, parts: Mapping[str, xr.Dataset]) -> None:
     """One part at the root of a NetCDF file; several in a group each, named by their labels."""
-    write_atomically(file, lambda to: _write_parts(to, parts))
+    content = _content(parts)
+    write_atomically(file, lambda to: to.write_bytes(content))
 
 
-def _write_parts(file: Path, parts: Mapping[str, xr.Dataset]) -> None:
-    if len(parts) == 1:
-        _write_part(next(iter(parts.values())), file)
-        return
-    root = xr.Dataset(attrs={"format": FORMAT, "parts": as_json(list(parts))})
-    root.to_netcdf(file, engine="h5netcdf")
-    for label, part in parts.items():
-        _write_part(part, file, mode="a", group=label)
+def _content(parts: Mapping[str, xr.Dataset]) -> bytes:
+    """The file in memory: HDF5 crashes the process where a disk that is full cuts it short."""
+    buffer = io.BytesIO()
+    with h5netcdf.File(buffer, "w") as file:
+        if len(parts) == 1:
+            _store(next(iter(parts.values())), file)
+        else:
+            _store(xr.Dataset(attrs={"format": FORMAT, "parts": as_json(list(parts))}), file)
+            for label, part in parts.items():
+                _store(part, file.create_group(label))
+    return buffer.getvalue()
 
 
-def _write_part(part: xr.Dataset, file: Path, **where: Any) -> None:
+def _store(part: xr.Dataset, where: h5netcdf.File | h5netcdf.Group) -> None:
     encoding = {str(n): _ENCODING for n, v in part.data_vars.items() if v.ndim}
-    part.to_netcdf(file, engine="h5netcdf", encoding=encoding, **where)
+    part.dump_to_store(H5NetCDFStore(where), encoding=encoding)
 
 
 def read_parts(file: Path) -> tuple[xr.Dataset, ...]:

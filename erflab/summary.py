@@ -73,4 +73,7 @@ def _quantities(subject: str, quantities: Mapping[str, Quantity]) -> dict[str, A
 
 
 def _axes(name: str, values: list[Any], unit: str) -> dict[str, Any]:
-    return {f"{name}_{axis}": asdict(Quantity(v, unit)) for axis, v in zip("yx", values, strict=True)}
+    return {
+        f"{name}_{axis}": asdict(Quantity(float(v) if isinstance(v, str) else v, unit))
+        for axis, v in zip("yx", values, strict=True)
+    }

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from erflab.failure import failures
+from erflab.failure import endings, started
 
 
 class SweepReport(Callback):
-    """A callback of Hydra's (conf/config.yaml): ends the process with 1 if a job of the sweep has failed.
+    """A callback of Hydra's (conf/config.yaml): ends the process with 1 if a job of the sweep has no result.
 
     The failures are read from the sweep's directory: it holds those of other processes and of earlier starts too.
     """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Tell each failed job with its reason. SystemExit, because Hydra turns other exceptions into warnings."""
+        """Tell each job without a result with its reason. SystemExit, because Hydra turns other exceptions into warnings."""
         directory = Path(config.hydra.sweep.dir)
-        failed = list(failures(directory))
-        if not failed:
+        ended = list(endings(directory))
+        if not ended:
             return
-        jobs = sum(1 for _ in directory.glob("**/.hydra"))
-        for folder, reason in failed:
-            print(f"erflab: failed: {folder}: {reason}", file=sys.stderr)
+        for folder, status, reason in ended:
+            print(f"erflab: {status}: {folder}: {reason}", file=sys.stderr)
+        (status, count), *others = sorted(Counter(status for _, status, _ in ended).items())
+        told = [f"{count} of {len(started(directory))} jobs in {directory} {status}", *(f"{n} {s}" for s, n in others)]
         print(
-            f"erflab: error: {len(failed)} of {jobs} jobs in {directory} failed; the others are finished. The same "
-            f"command with hydra.sweep.dir={directory} runs those again, and `erflab collect {directory}` lists all.",
+            f"erflab: error: {', '.join(told)}; the others are finished. The same command with hydra.sweep.dir={directory} "
+            f"runs those again, and `erflab collect {directory}` lists all.",
             file=sys.stderr,
         )
         sys.exit(1)

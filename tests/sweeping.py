@@ -10,7 +10,7 @@ import pytest
 from erflab import cli
 
 NETWORKS = """
-import os, signal
+import os, pathlib, signal, time
 import torch
 from torch import nn
 
@@ -23,6 +23,11 @@ class Tiny(nn.Module):
             raise MemoryError("8 GiB for a small network")
         if self.fault == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "held":
+            job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+            pathlib.Path(f"{job}.pid").write_text(str(os.getpid()))
+            while pathlib.Path("hold").exists():
+                time.sleep(0.1)
         return self.b(torch.relu(self.a(x)))
 """
 

@@ -27,6 +27,22 @@ def test_mean_and_variance_are_numpys(count: int, batch: int, offset: float) -> 
         assert float(sums.variance.abs().max()) == 0
 
 
+@given(st.integers(1, 30), st.integers(1, 7), st.data())
+def test_sums_that_are_saved_go_on_to_the_same_bits(count: int, batch: int, data: st.DataObject) -> None:
+    maps = torch.randn(count, 4, 5, generator=torch.Generator().manual_seed(count))
+    scenes = [str(i % 19) for i in range(count)]
+    whole, first, second = filled(maps, scenes, batch), MapSums((4, 5)), MapSums((4, 5))
+    cut = data.draw(st.integers(0, count))
+    first.update(maps[:cut], scenes[:cut]) if cut else None
+    second.restore(first.state())
+    second.update(maps[cut:], scenes[cut:]) if cut < count else None
+    assert torch.equal(whole.variance, second.variance)
+    assert torch.equal(whole.group_sums, second.group_sums)
+    assert torch.equal(whole.equal_sums, second.equal_sums)
+    for name in ("totals", "group_counts", "equal_counts", "count", "scenes"):
+        assert getattr(whole, name) == getattr(second, name)
+
+
 def test_batching_changes_no_bit() -> None:
     maps = torch.rand(37, 4, 5)
     scenes = [str(i % 5) for i in range(37)]

@@ -10,7 +10,7 @@ from nets import small_net
 from torch import Tensor, nn
 
 import erflab
-from erflab.config import RuntimeConfig
+from erflab.config import InputXGradientConfig, RuntimeConfig
 from erflab.errors import ConfigError, FlaggedError
 from erflab.flags import FLAGS
 
@@ -67,19 +67,30 @@ def test_statistics_of_the_batch() -> None:
     assert seen(nn.Sequential(convolution(), nn.BatchNorm2d(4, track_running_stats=False)))["batch_statistics"] == "1"
 
 
+class Normed(nn.Module):
+    """A normalisation over channels without weights: their sum vanishes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = convolution(), nn.LayerNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x).movedim(1, -1)).movedim(-1, 1)
+
+
 @pytest.mark.parametrize("magnitude", ["absolute", "signed"])
 def test_a_sum_over_channels_that_vanishes(magnitude: str) -> None:
-    class Normed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.norm = convolution(), nn.LayerNorm(4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.norm(self.conv(x).movedim(1, -1)).movedim(-1, 1)
-
     assert "channel_sum" in seen(Normed(), magnitude=magnitude)
     assert "channel_sum" not in seen(Normed(), magnitude="energy")
     assert "channel_sum" not in seen(convolution(), magnitude=magnitude)
+
+
+@pytest.mark.parametrize("magnitude", ["absolute", "signed"])
+def test_a_sum_that_vanishes_is_flagged_under_the_method_that_sums(magnitude: str) -> None:
+    settings = InputXGradientConfig(magnitude=magnitude)
+    methods = ["gradient", "input_x_gradient"]
+    result = erflab.measure(Normed(), IMAGES, method=methods, runtime=QUIET, input_x_gradient=settings)
+    assert [flag.method for flag in result.flags if flag.code == "channel_sum"] == ["input_x_gradient"]
 
 
 def test_a_unit_that_is_dead_on_some_images() -> None:

@@ -16,8 +16,10 @@ from erflab.analysis import LINE_SHAPES
 from erflab.compose import SCHEMAS, config_directory, explain, option_names, options, register, to_config
 from erflab.config import ErflabConfig
 from erflab.errors import ConfigError
+from erflab.identity import fingerprint, identity
+from erflab.plots import KINDS
 
-GROUPS = ("model", "images", "target", "attribution", "falloff", "runtime")
+GROUPS = ("model", "images", "target", "attribution", "falloff", "runtime", "tracking")
 # What an option needs beside its name: paths and classes that have no default.
 NEEDS = {
     "images/folder": ["images.path=photos"],
@@ -48,8 +50,8 @@ def test_every_group_file_composes_and_instantiates(file: str) -> None:
 def test_every_experiment_composes_and_has_its_script(file: Path) -> None:
     found = composed(f"+experiment={file.stem}")
     assert found != composed()
-    scripts = (config_directory().parent / "experiments").glob("*.py")
-    assert any(f'measured("{file.stem}"' in script.read_text() for script in scripts)
+    scripts = [s for s in (config_directory().parent / "experiments").glob("*.py") if "__main__" in s.read_text()]
+    assert any(file.stem == script.stem or file.stem.startswith(f"{script.stem}_") for script in scripts)
 
 
 def test_the_defaults_are_the_main_job() -> None:
@@ -130,6 +132,12 @@ def refusal(*overrides: str) -> str:
         (["attribution=input_x_gradient", "attribution.input_x_gradient.draws=0"], "input_x_gradient.draws is 0"),
         (["runtime.dtype=float16"], "runtime.dtype is 'float16'.*float32"),
         (["runtime.threads=0"], "runtime.threads is 0"),
+        (["runtime.figures=[erf,radical]"], "runtime.figures is 'radical'; choose one of erf, .*Did you mean 'radial'"),
+        (["runtime.figures=radial"], r"runtime.figures is 'radial'; give true, false or a list such as \[erf,radial\]"),
+        (["tracking=mlflow", "tracking.experiment=' '"], "tracking.experiment is ' '; give a name"),
+        (["tracking=tensorbord"], "tracking has no option 'tensorbord'.*Did you mean 'tensorboard'"),
+        (["runtime.checkpoint=-1"], "runtime.checkpoint is -1.0; give seconds of at least 0, or null"),
+        (["runtime.checkpoint=inf"], "runtime.checkpoint is inf"),
         (["images=folder"], "images.path is missing"),
         (["images=dataset"], "images._target_ is missing"),
         (["model=custom"], "give exactly one of them"),
@@ -148,6 +156,17 @@ def test_mistakes_are_refused_in_words(overrides: list[str], message: str) -> No
 def test_the_families_are_those_of_the_analysis() -> None:
     assert tuple(LINE_SHAPES) == schema.FAMILIES
     assert {f.stem for f in (config_directory() / "falloff").glob("*.yaml")} == {*schema.FAMILIES, "auto"}
+
+
+def test_the_figures_are_those_of_one_result() -> None:
+    assert tuple(kind for kind, row in KINDS.items() if row.least == 1) == schema.FIGURES
+
+
+def test_where_a_run_is_tracked_is_no_part_of_what_it_measures() -> None:
+    plain, tracked = composed(), composed("tracking=mlflow", "tracking.uri=http://here:5000", "runtime.figures=[erf]")
+    assert plain != tracked
+    assert identity(plain) == identity(tracked)
+    assert fingerprint(schema.as_dict(plain)) == fingerprint(schema.as_dict(tracked))
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

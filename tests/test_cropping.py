@@ -53,13 +53,24 @@ def test_the_result_is_that_of_whole_images(case: str) -> None:
         assert record["difference"] <= 1e-12
         assert other.attribute("crop") == {"refused": "runtime.crop is off", "difference": None}
         assert part.flags == other.flags
-        for name in part.dataset.data_vars:
+        sums = {
+            f"{m}_{kind}" for m in part.methods for kind in ("groups", "equal_groups")
+        }  # of what was computed alone
+        for name in set(part.dataset.data_vars) - sums:
             expected = other.dataset[name].values.astype(float)
             peak = np.max(np.abs(expected), where=np.isfinite(expected), initial=0)
             np.testing.assert_allclose(part.dataset[name].values, expected, rtol=0, atol=1e-7 * peak, err_msg=str(name))
         for method in part.methods:
             expected = other.map(method).values
             np.testing.assert_allclose(part.map(method).values, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+            groups = zip(part.grouped(method).means, other.grouped(method).means, strict=True)
+            for mean, expected in groups:
+                np.testing.assert_allclose(mean, expected, rtol=0, atol=1e-7 * np.abs(expected).max())
+            sigma, expected = (r.weights(method)["equal_weight_sigma"] for r in (part, other))
+            assert (sigma.value is None) == (expected.value is None)
+            if sigma.value is not None:
+                assert sigma.value == pytest.approx(expected.value, rel=1e-6)
+                assert sigma.standard_error == pytest.approx(expected.standard_error, rel=1e-4)
 
 
 def test_units_read_together_stay_in_their_windows() -> None:

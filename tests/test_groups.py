@@ -80,12 +80,6 @@ def test_a_stored_map_of_any_scale_has_the_same_numbers_and_errors(
     np.testing.assert_allclose(back.grouped().sums / scale**2, result.grouped().sums, rtol=1e-6)
 
 
-def test_group_sums_stored_without_a_scale_are_taken_as_they_are(result: Result) -> None:
-    stored = result.dataset["gradient_groups"]
-    older = result.dataset.assign(gradient_groups=stored.drop_attrs() * stored.attrs["scale"])
-    np.testing.assert_array_equal(Result((older,)).grouped().sums, result.grouped().sums)
-
-
 def test_the_published_ratio_comes_with_its_warning() -> None:
     torch.manual_seed(1)
     found = measured(torch.randn(3, 3, 24, 24), magnitude="replknet")

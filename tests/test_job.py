@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from PIL import Image as Pillow
+from safetensors.torch import save_file
 from sweeping import TINY, erflab, folder
 
 from erflab import collect, load
 from erflab.collection import gather
-from erflab.failure import FAILURE, read_configuration, read_reason, write_failure
+from erflab.failure import FAILURE, read_configuration, read_ending, write_failure
 
 __all__ = ["folder"]
 
@@ -143,38 +145,71 @@ def test_directories_bear_the_measurement_not_its_presentation(folder: Path, mon
 
 
 def test_a_damaged_record_of_a_failure_is_told(tmp_path: Path) -> None:
-    assert read_reason(tmp_path) is None
+    assert read_ending(tmp_path) is None
     write_failure(ValueError("x\ny"), tmp_path, {"config": {"seed": 1}})
-    assert (read_reason(tmp_path), read_configuration(tmp_path)) == ("ValueError: x", {"seed": 1})
+    assert (read_ending(tmp_path), read_configuration(tmp_path)) == (("failed", "ValueError: x"), {"seed": 1})
     (tmp_path / FAILURE).write_text("{")
-    assert read_reason(tmp_path) == "failed, and failure.json is damaged; run.log may tell why"
+    assert read_ending(tmp_path) == ("failed", "failure.json is damaged; run.log may tell why")
     assert read_configuration(tmp_path) == {}
 
 
-JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
-def test_joblib_runs_a_sweep_around_its_failures(folder: Path) -> None:
+STUDY = [
+    "-m",
+    "model=test_byobnet,test_convnext,test_convnext2,test_convnext3,test_mambaout,test_nfnet",
+    "model.weights=none,weights/${model.name}.safetensors",
+    "target.layer=stages.0,stages.1",
+    *TINY[3:],
+    "images.size=32",
+    "images.count=2",
+    "falloff=gaussian",
+    "hydra.sweep.dir=sweep",
+]
+
+
+@pytest.mark.slow
+def test_a_study_over_joblib_gives_its_table_and_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="hydra-joblib-launcher is not installed")
-    command = [
-        sys.executable,
-        "-m",
-        "erflab",
-        "-m",
-        *TINY,
-        *JOBLIB,
-        "+model.arguments.fault=none,memory",
-        "model.seed=0,1",
-    ]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    (folder / "weights").mkdir()
+    for name in STUDY[1].removeprefix("model=").split(","):
+        save_file(timm.create_model(name).state_dict(), folder / "weights" / f"{name}.safetensors")
+    damaged = folder / "weights" / "test_convnext.safetensors"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:5000])
+
+    done = subprocess.run(
+        [sys.executable, "-m", "erflab", *STUDY, *JOBLIB],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 1
-    assert "2 of 4 jobs in sweep failed" in done.stderr
-    assert sorted(collect("sweep")["status"]) == ["failed", "failed", "finished", "finished"]
+    assert "erflab: error: 2 of 24 jobs in sweep failed; the others are finished" in done.stderr
+    table = collect("sweep")
+    assert table["status"].value_counts().to_dict() == {"finished": 22, "failed": 2}
+    failed = table[table["status"] == "failed"]
+    assert set(failed["model.name"]) == {"test_convnext"}
+    assert set(failed["target.layer"]) == {"stages.0", "stages.1"}
+    assert failed["reason"].str.contains("'test_convnext.safetensors' cannot").all()
+    stamps = {run: (Path(run) / "result.nc").stat().st_mtime_ns for run in table["run"][table["status"] == "finished"]}
+
+    damaged.write_bytes(whole)
+    assert erflab(monkeypatch, *STUDY) == 0  # of another launcher: the directories are what counts
+    table = collect("sweep")
+    assert list(table["status"]) == ["finished"] * 24
+    assert (table["gradient.sigma (px)"] > 0).all()
+    assert len(table.groupby(["model.name", "model.weights", "target.layer"])) == 24
+    assert stamps == {run: (Path(run) / "result.nc").stat().st_mtime_ns for run in stamps}
 
 
 def test_a_killed_worker_of_joblib_is_told_and_its_job_unfinished(folder: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="hydra-joblib-launcher is not installed")
-    command = [sys.executable, "-m", "erflab", "-m", *TINY, *JOBLIB, "+model.arguments.fault=none,killed"]
+    command = [sys.executable, "-m", "erflab", "-m", *TINY, *JOBLIB, "hydra.sweep.dir=sweep"]
+    command.append("+model.arguments.fault=none,killed")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
     assert "erflab: error: a process of the sweep was killed from outside" in done.stderr

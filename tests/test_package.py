@@ -38,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_every_module_and_config_file(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
-    modules = {str(p.relative_to(ROOT)) for p in (ROOT / "erflab").rglob("*.py")}
+    modules = {str(p.relative_to(ROOT)) for p in (ROOT / "erflab").rglob("*.py")} | {"hydra_plugins/erflab_launcher.py"}
     configs = {f"erflab/{p.relative_to(ROOT)}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert modules | configs <= held
 

@@ -52,9 +52,10 @@ def test_the_file_is_plain_netcdf_with_coordinates_and_units(result: Result, tmp
 
 def test_group_sums_give_the_mean_again(result: Result) -> None:
     for method in result.methods:
-        groups = result.grouped(method)
-        assert groups.images.sum() == 6
-        np.testing.assert_allclose(groups.sums.sum(0) / 6, result.dataset[method].values, rtol=1e-5, atol=1e-9)
+        grouped = result.grouped(method)
+        assert grouped.images.sum() == 6
+        total = sum(mean.values * images for mean, images in zip(grouped.means, grouped.images, strict=True))
+        np.testing.assert_allclose(total / 6, result.map(method).values, rtol=1e-5, atol=1e-9)
         totals = result.dataset[f"{method}_totals"].values
         np.testing.assert_allclose(totals.mean(), result.dataset[method].values.sum(), rtol=1e-12)
 
@@ -80,7 +81,7 @@ def test_what_is_no_result_is_refused(result: Result, tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="cannot be read as a result"):
         erflab.load(tmp_path)
     result.dataset.assign_attrs(format=99).to_netcdf(tmp_path / "future.nc", engine="h5netcdf")
-    with pytest.raises(ResultError, match="has result format 99; this version reads format 2"):
+    with pytest.raises(ResultError, match="has result format 99; this version reads format 3"):
         erflab.load(tmp_path / "future.nc")
     with pytest.raises(ResultError, match="no method 'ablation' in this result; it has gradient, occlusion"):
         result.map("ablation")
@@ -126,7 +127,7 @@ def test_the_metadata_alone_is_that_of_the_parts(result: Result, tmp_path: Path)
     assert found == {name: result.attribute(name) for name in ATTRIBUTES}
     with h5py.File(file, "a") as opened:
         opened.attrs["format"] = 1
-    with pytest.raises(ResultError, match=r"has result format 1; this version reads format 2"):
+    with pytest.raises(ResultError, match=r"has result format 1; this version reads format 3"):
         read_attributes(file)
     file.write_bytes(b"")
     with pytest.raises(ResultError, match="cannot be read as a result"):

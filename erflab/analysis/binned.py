@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -12,7 +14,7 @@ _SINGULAR = 1e-10  # least relative eigenvalue of a covariance that can be inver
 
 
 def binned_chi_square(
-    residuals: Float[np.ndarray, "group y x"],
+    residuals: Iterable[Float[np.ndarray, "y x"]],
     images: Int[np.ndarray, " group"],
     radius: Float[np.ndarray, "y x"],
     reach: float,

@@ -103,7 +103,8 @@ class FalloffFit:
 
     def against(self, grouped: GroupedMap) -> FalloffFit:
         """The same fit with its `binned_chi_square` over groups of scenes."""
-        residuals = grouped.sums / grouped.images[:, None, None] - self.evaluate(grouped.mean).values
+        fitted = self.evaluate(grouped.mean).values
+        residuals = (mean.values - fitted for mean in grouped.means)
         dy = grouped.mean["y"].values[:, None] - self.parameters["center_y"]
         dx = grouped.mean["x"].values[None, :] - self.parameters["center_x"]
         radius = np.sqrt(self.ellipse.squared_radius(dy, dx)) * self.sigma

@@ -40,11 +40,10 @@ class Folds:
                 f"measure images of at least {LEAST_GROUPS} scenes."
             )
         samples = samples_of(grouped.mean, error**2, largest)
-        means = grouped.sums / grouped.images[:, None, None]
         return cls(
             samples,
             [samples.of(map) for map in grouped.replicates()],
-            np.stack([samples.means(grouped.mean.copy(data=mean)) for mean in means]),
+            np.stack([samples.means(mean) for mean in grouped.means]),
             grouped.images.sum() / grouped.images,
         )
 

@@ -40,13 +40,14 @@ class Estimate:
 class GroupedMap:
     """A map as the sums of its groups of scenes.
 
-    mean: over all images, dims (y, x). sums: dims (group, y, x). images: number of images in each group; empty groups
-    are left out.
+    mean: over all images, dims (y, x). sums: dims (group, v, u), of the part of the map that begins at row and column
+    `corner`; zero elsewhere. images: number of images in each group; empty groups are left out.
     """
 
     mean: xr.DataArray
-    sums: Float[np.ndarray, "group y x"]
+    sums: Float[np.ndarray, "group v u"]
     images: Int[np.ndarray, " group"]
+    corner: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         """Drop empty groups."""
@@ -74,12 +75,26 @@ class GroupedMap:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def means(self) -> Iterator[xr.DataArray]:
+        """The mean map over the images of each group in turn."""
+        for group, images in zip(self.sums, self.images, strict=True):
+            yield self.mean.copy(data=self._placed(group) / images)
+
     def replicates(self) -> Iterator[xr.DataArray]:
         """The mean map over all images but those of one group, for each group in turn."""
         count = int(self.images.sum())
         total = self.mean.values * count
         for group, images in zip(self.sums, self.images, strict=True):
-            yield self.mean.copy(data=_not_below_zero((total - group) / (count - images), self.mean.values))
+            left = (total - self._placed(group)) / (count - images)
+            yield self.mean.copy(data=_not_below_zero(left, self.mean.values))
+
+    def _placed(self, group: Float[np.ndarray, "v u"]) -> Float[np.ndarray, "y x"]:
+        """A group's sum on the whole map."""
+        if group.shape == self.mean.shape:
+            return group
+        after = (n - first - m for n, first, m in zip(self.mean.shape, self.corner, group.shape, strict=True))
+        return np.pad(group, [*zip(self.corner, after, strict=True)])
 
     @property
     def standard_error(self) -> xr.DataArray | None:
@@ -88,9 +103,9 @@ class GroupedMap:
             return None
         squares = np.zeros_like(self.mean.values)
         count = int(self.images.sum())
-        for group, images in zip(self.sums, self.images, strict=True):
+        for group, images in zip(self.means, self.images, strict=True):
             # For a mean the pseudo-value of a group is the group's own mean.
-            squares += (group / images - self.mean.values) ** 2 / (count / images - 1)
+            squares += (group.values - self.mean.values) ** 2 / (count / images - 1)
         return self.mean.copy(data=np.sqrt(squares / len(self)))
 
 

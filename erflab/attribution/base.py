@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from erflab.theory.crop import Crop
 
@@ -60,13 +59,20 @@ class Batch:
 class Frame:
     """Where the pixels of a map lie: offsets from the unit's centre in px, evenly spaced, per axis."""
 
-    y: Sequence[float]
-    x: Sequence[float]
+    y: list[float]
+    x: list[float]
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return len(self.y), len(self.x)
+
+    def within(self, crop: Crop | None) -> Frame:
+        """The part of an image's frame that a crop computes."""
+        if crop is None:
+            return self
+        (top, left), (height, width) = crop.origin, crop.size
+        return Frame(self.y[top : top + height], self.x[left : left + width])
 
 
 def pixel_frame(input_size: tuple[int, int], center: tuple[float, float]) -> Frame:
@@ -86,12 +92,11 @@ class Aim:
     """The units of one layer that one backward pass measures, and the window of each that is its own.
 
     units: indices (row, column). windows: (y0, y1, x0, x1) in px, inclusive, all of one size; empty for one unit that may
-    see any pixel. margins: px (left, right, top, bottom) of the image that are not computed, since the units do not see them.
+    see any pixel.
     """
 
     units: tuple[tuple[int, ...], ...]
     windows: tuple[tuple[int, ...], ...] = ()
-    margins: tuple[int, ...] = (0, 0, 0, 0)
 
     def read(self, outputs: Float[Tensor, "batch c rows columns"]) -> Float[Tensor, "batch c units"]:
         """The outputs of the units, copied: a later layer may overwrite its input in place."""
@@ -99,17 +104,16 @@ class Aim:
         return outputs[:, :, rows, columns]
 
     def gather(self, maps: Float[Tensor, "batch y x"]) -> Float[Tensor, "batch v u"]:
-        """The mean over units of their windows; for one unit without a window the whole map, zero in the margins."""
+        """The mean over units of their windows; for one unit without a window the whole map."""
         if not self.windows:
-            return pad(maps, self.margins) if any(self.margins) else maps
+            return maps
         return torch.stack([maps[:, y0 : y1 + 1, x0 : x1 + 1] for y0, y1, x0, x1 in self.windows]).mean(0)
 
     def within(self, crop: Crop, units: tuple[tuple[int, ...], ...]) -> Aim:
         """The same aim at a crop of the image, where the units have other indices."""
         top, left = crop.origin
-        bottom, right = (n - start - m for n, start, m in zip(crop.input_size, crop.origin, crop.size, strict=True))
         windows = tuple((y0 - top, y1 - top, x0 - left, x1 - left) for y0, y1, x0, x1 in self.windows)
-        return Aim(units, windows, (left, right, top, bottom))
+        return Aim(units, windows)
 
 
 @lru_cache(maxsize=16)

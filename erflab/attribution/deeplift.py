@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from erflab.attribution.base import Aim, Batch
-from erflab.attribution.completeness import completeness_gap, refuse_incomplete
+from erflab.attribution.completeness import refuse_incomplete
 from erflab.attribution.coverage import NONLINEAR, PRODUCTS, refuse_reused, refuse_unhooked
 from erflab.attribution.deeplift_rules import HOOKED, repaired
 from erflab.attribution.gradient import Selector, gradient_maps
@@ -42,13 +42,9 @@ def deeplift(trunk: Trunk, images: Tensor, selector: Selector, baseline: Tensor)
             baselines=baseline,
         )
     attributions = attributions.detach()
-    gap = completeness_gap(trunk, images, baseline, selector, attributions)
-    refuse_incomplete(
-        gap,
-        torch.finfo(gap.dtype).eps ** 0.5,
-        f"deeplift of layer {trunk.layer!r}",
-        "Its rules do not cover this network; choose attribution=integrated_gradients.",
-    )
+    rounding = torch.finfo(attributions.dtype).eps ** 0.5
+    advice = "deeplift's rules do not cover this network; choose attribution=integrated_gradients."
+    refuse_incomplete(trunk, images, baseline, selector, attributions, rounding, advice)
     return attributions
 
 

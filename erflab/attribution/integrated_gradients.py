@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from erflab.attribution.base import Aim, Batch
-from erflab.attribution.completeness import completeness_gap, refuse_incomplete
+from erflab.attribution.completeness import refuse_incomplete
 from erflab.attribution.gradient import Selector, gradient_maps
 from erflab.config import IntegratedGradientsConfig
 from erflab.target import Trunk
@@ -39,13 +39,8 @@ def integrated_gradients(
         internal_batch_size=count,
     )
     attributions = attributions.detach()
-    gap = completeness_gap(trunk, images, baseline, selector, attributions)
-    refuse_incomplete(
-        gap,
-        tolerance,
-        f"integrated_gradients of layer {trunk.layer!r} in {steps} steps",
-        "Raise attribution.integrated_gradients.steps, or .tolerance.",
-    )
+    advice = f"In {steps} steps; raise attribution.integrated_gradients.steps, or .tolerance."
+    refuse_incomplete(trunk, images, baseline, selector, attributions, tolerance, advice)
     return attributions
 
 

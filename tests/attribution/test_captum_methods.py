@@ -11,7 +11,7 @@ from scipy.linalg import hadamard
 from torch import Tensor, nn
 
 from erflab.attribution.base import Aim, Batch
-from erflab.attribution.completeness import completeness_gap
+from erflab.attribution.completeness import refuse_incomplete
 from erflab.attribution.deeplift import deeplift
 from erflab.attribution.gradient import MAGNITUDES, Selector, gradient_maps, one_draw
 from erflab.attribution.guided_backprop import guided_backprop
@@ -110,7 +110,8 @@ def test_deeplift_sums_to_the_change_of_the_output(
     found = deeplift(trunk, images, of_channels, baseline)
     change = of_channels(trunk(images)) - of_channels(trunk(baseline))
     torch.testing.assert_close(found.sum((1, 2, 3)), change, rtol=1e-10, atol=1e-10)
-    assert float(completeness_gap(trunk, images, baseline, of_channels, 1.1 * found).min()) > 1e-6
+    with pytest.raises(MeasurementError, match=r"sums to something else.*and 1e-06 is allowed. Look elsewhere"):
+        refuse_incomplete(trunk, images, baseline, of_channels, 1.1 * found, 1e-6, "Look elsewhere.")
 
 
 @pytest.mark.parametrize("activation", [nn.Softplus, nn.Tanh])
@@ -139,7 +140,9 @@ def test_integrated_gradients_are_the_mean_slope_on_the_path(images: Tensor, bas
 
 def test_too_few_steps_on_a_bent_path_are_refused(images: Tensor, baseline: Tensor) -> None:
     trunk = trunk_of(relu_net(activation=nn.Tanh))
-    with pytest.raises(MeasurementError, match=r"in 1 steps sums to something else.*Raise attribution.integrated_grad"):
+    with pytest.raises(
+        MeasurementError, match=r"sums to something else.*In 1 steps; raise attribution.integrated_grad"
+    ):
         integrated_gradients(trunk, 5 * images, of_channels, 5 * baseline, 1, 0.01)
 
 
