@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import erflab
 from erflab.analysis.scaling import Coefficient, replicate_mean
 
 
@@ -72,3 +75,17 @@ def test_the_cost_is_that_of_the_passes(scripts: Path):
         (scripts / name / "provenance.json").write_text(json.dumps(timings))
     # Every 2 px over 78 + 2 px of a 4 px patch: 40 positions an axis.
     assert occlusion.cost([scripts / "a", scripts / "b"]) == ("5.0", 40**2)
+
+
+def test_the_figure_has_a_row_a_condition_and_the_shares_of_one_result():
+    import occlusion
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+    result = erflab.measure(network, torch.randn(8, 3, 16, 16), method=["gradient", "occlusion"])
+    table = [{"weights": "trained", "baseline": "mean", "patch (px)": 4, "ratio": even(0.9)}]
+    forest, shares = occlusion.draw(linear(1, 1, 0.1), table, result).axes
+    rows = ["white noise, 3 px", "smooth (3 px) noise, 3 px", "mean, 4 px"]
+    assert [text.get_text() for text in forest.get_yticklabels()] == rows
+    names = [text.get_text() for text in shares.get_legend().get_texts()]
+    assert names == ["gradient", "gradient, blurred", "occlusion"]
