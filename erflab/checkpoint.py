@@ -91,6 +91,18 @@ class Checkpoint:
             log.warning("the checkpoint %s could not be written, and is as it was before: %s", self.file, error)
 
 
+def shared_checkpoint(
+    directory: Path | None, seconds: float | None, about: Callable[[], Mapping[str, Any]], processes: Processes
+) -> Checkpoint:
+    """The checkpoint in a directory as the first of the processes finds it (`open_checkpoint`); None keeps it nowhere."""
+    found = Checkpoint() if directory is None else open_checkpoint(directory / FILE, seconds, about())
+    checkpoint = processes.from_first(found)
+    checkpoint.processes = processes
+    if not processes.first:
+        checkpoint.history.here()
+    return checkpoint
+
+
 def open_checkpoint(file: Path, seconds: float | None, about: Mapping[str, Any]) -> Checkpoint:
     """A checkpoint in `file`, with what it holds already.
 

@@ -86,7 +86,7 @@ class Processes:
         values = self.gathered(value)
         if (other := next((rank for rank, found in enumerate(values) if found != values[0]), None)) is not None:
             raise ConfigError(
-                f"process {other} of {self.size} has other {what} than process 0; give all of them the same files."
+                f"process {other} of {self.size} has other {what} than process 0; give all of them the same."
             )
 
     @contextlib.contextmanager

@@ -38,10 +38,12 @@ def _draw(subject: Result, stem: Path, kind: str | None) -> None:
     """Draw aside and move, the stem's own picture last: where that is, nothing is missing or cut short."""
     aside = stem.with_name(".unfinished")
     shutil.rmtree(aside, ignore_errors=True)
-    subject.plot(aside / stem.name, kind)
-    for file in sorted(aside.iterdir(), key=lambda file: file.name == f"{stem.name}.png"):
-        file.rename(stem.with_name(file.name))
-    aside.rmdir()
+    try:
+        subject.plot(aside / stem.name, kind)
+        for file in sorted(aside.iterdir(), key=lambda file: file.name == f"{stem.name}.png"):
+            file.rename(stem.with_name(file.name))
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _figures(result: Result, wanted: bool | Sequence[str], folder: Path) -> Iterator[tuple[Path, Result, str | None]]:

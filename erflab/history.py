@@ -29,6 +29,10 @@ class History:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self.starts.append({"started": now, "host": socket.gethostname(), "images": dict(images)})
 
+    def here(self) -> None:
+        """Count on by this machine's clock, if it was another's that began."""
+        self._since = time.perf_counter()
+
     def enter(self, method: str | None) -> None:
         """Say what the time from now on is spent on."""
         self._count()

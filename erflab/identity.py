@@ -11,8 +11,8 @@ from erflab.config import WEIGHTS_WITHOUT_FILE, ErflabConfig, FolderConfig, as_d
 from erflab.errors import ResultError
 from erflab.jsonfiles import as_json, from_json
 
-PRESENTATION = ("accept", "checkpoint", "figures", "overwrite", "progress", "strict")
-"""Options of `runtime` that change what is shown or refused, never a number."""
+WITHOUT_EFFECT = ("accept", "checkpoint", "figures", "overwrite", "progress", "recompute", "strict")
+"""Options of `runtime` that change what is kept meanwhile, shown or refused, never a number."""
 
 PATHS = (("model", "weights"), ("images", "path"))
 """Options that may name a file or a folder."""
@@ -41,8 +41,8 @@ def without_paths(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def relevant(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as nested dictionaries, without what only changes how a run presents itself."""
-    runtime = {key: value for key, value in plain.get("runtime", {}).items() if key not in PRESENTATION}
+    """A configuration as nested dictionaries, without what changes no number."""
+    runtime = {key: value for key, value in plain.get("runtime", {}).items() if key not in WITHOUT_EFFECT}
     return {key: value for key, value in plain.items() if key != "tracking"} | {"runtime": runtime}
 
 

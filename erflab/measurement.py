@@ -4,61 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from erflab.accumulate import MapSums
 from erflab.aiming import Target, aim_at
-from erflab.attribution.base import Batch, Frame
-from erflab.attribution.gradient import shared_gradient_maps
-from erflab.attribution.methods import PIXEL_METHODS
-from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
-from erflab.attribution.plan import clipped_share, plan_occlusion
-from erflab.checkpoint import FILE, Checkpoint, open_checkpoint
-from erflab.checks import all_flags, channel_sum_flag, refuse_flags
+from erflab.checkpoint import Checkpoint, shared_checkpoint
+from erflab.checks import all_flags, refuse_flags
 from erflab.compiling import compile_trunk, refuse_uncompiled
 from erflab.config import (
     AttributionConfig,
-    BaselineConfig,
     ErflabConfig,
-    GradientConfig,
     ImagesConfig,
     MethodConfig,
     ModelConfig,
-    OcclusionConfig,
     RuntimeConfig,
     TargetConfig,
 )
-from erflab.convergence import Convergence
 from erflab.cropping import choose_crop
-from erflab.dataset import Measured, as_dataset, model_record
+from erflab.dataset import as_dataset, model_record
 from erflab.distributed import ALONE, Processes
 from erflab.flags import Flag
 from erflab.hardware import choose_device, require_own_devices, threads
 from erflab.identity import identity
 from erflab.images import ImageSource, TensorImages, open_images
 from erflab.loader import Loader
+from erflab.mapping import Course, measured_maps
 from erflab.memory_format import channels_last_wanted, to_channels_last
 from erflab.models import LoadedModel, build_model, frozen
 from erflab.precision import arithmetic
 from erflab.provenance import circumstances, environment
-from erflab.recomputing import recompute_wanted, recomputed, refuse_unrecomputed
 from erflab.result import Result
-from erflab.streaming import stream
 from erflab.theory.selection import target_fields
 from erflab.theory.size import smallest_unclipped_size
 from erflab.weights import state_sha256
-
-# Magnitudes of the sum over a unit's channels, which may vanish.
-SUMMED = ("absolute", "signed")
-
-# Readings from clipped units above this share raise the flag.
-CLIPPED_READINGS = 0.5
 
 
 def run(config: ErflabConfig, directory: Path | None = None, processes: Processes = ALONE) -> Result:
@@ -156,8 +139,12 @@ def _measure(
 ) -> Result:
     device = choose_device(config.runtime.device, processes)
     require_own_devices(device, processes)
-    _require_same(loaded, images, processes)
-    checkpoint = _checkpoint(directory, loaded, images, config, device, processes)
+    if processes.size > 1:
+        processes.require_same("settings", identity(config))
+        processes.require_same("weights", loaded.weights_sha256)
+        processes.require_same("images", images.record())
+    about = partial(_about, loaded, images, config, device)
+    checkpoint = shared_checkpoint(directory, config.runtime.checkpoint, about, processes)
     dtype = torch.float64 if config.runtime.products == "float64" else torch.float32
     with threads(config.runtime.threads or checkpoint.choices.get("threads")), arithmetic("fp32", device):
         progress = config.runtime.progress and processes.first
@@ -171,10 +158,9 @@ def _measure(
         cropping = processes.from_first(cropping.checked(targets, loader))
         computed = [target.cropped(cropping.crop) for target in targets]
         flags = [*flags, *_compiled(computed, loader, config)]
-        maps: list[dict[str, Measured]] = [{} for _ in targets]
-        for method, measured in _methods(targets, computed, loader, config, checkpoint):
-            for target_maps, found in zip(maps, measured, strict=True):
-                target_maps[method] = found
+        course = Course(loader, config.runtime, checkpoint)
+        measured = dict(measured_maps(targets, computed, config.attribution, course))
+        maps = [{method: found[place] for method, found in measured.items()} for place in range(len(targets))]
         parts = [
             as_dataset(
                 found,
@@ -192,33 +178,16 @@ def _measure(
     return Result(tuple(parts), circumstances(checkpoint.history.state(), device))
 
 
-def _require_same(loaded: LoadedModel, images: ImageSource, processes: Processes) -> None:
-    """Raise ConfigError where several processes do not see the same weights and images."""
-    if processes.size > 1:
-        processes.require_same("weights", loaded.weights_sha256)
-        processes.require_same("images", images.record())
-
-
-def _checkpoint(
-    directory: Path | None,
-    loaded: LoadedModel,
-    images: ImageSource,
-    config: ErflabConfig,
-    device: torch.device,
-    processes: Processes,
-) -> Checkpoint:
-    """The checkpoint in a directory, of this measurement, as the first process reads it; one that is kept nowhere without.
-
-    Raises ResultError if it is of another measurement.
-    """
-    checkpoint = Checkpoint()
-    if directory is not None:
-        about = {"config": identity(config), "model": model_record(loaded), "images": images.record()}
-        about["environment"] = environment(device)
-        checkpoint = open_checkpoint(directory / FILE, config.runtime.checkpoint, about)
-    checkpoint = processes.from_first(checkpoint)
-    checkpoint.processes = processes
-    return checkpoint
+def _about(
+    loaded: LoadedModel, images: ImageSource, config: ErflabConfig, device: torch.device
+) -> dict[str, Mapping[str, Any]]:
+    """What a checkpoint says that it is of."""
+    return {
+        "config": identity(config),
+        "model": model_record(loaded),
+        "images": images.record(),
+        "environment": environment(device),
+    }
 
 
 def _in_order(
@@ -246,122 +215,6 @@ def _compiled(targets: list[Target], loader: Loader, config: ErflabConfig) -> It
         if reason is not None:
             targets[0].trunk.run_by(None)
             yield Flag("not_compiled", None, reason)
-
-
-def _methods(
-    targets: list[Target], computed: list[Target], loader: Loader, config: ErflabConfig, checkpoint: Checkpoint
-) -> Iterator[tuple[str, list[Measured]]]:
-    """Each method that was chosen, with what it measured of every target."""
-    for name, options in config.attribution.chosen.items():
-        checkpoint.history.enter(name)
-        if name == "gradient" and len(targets) > 1:
-            yield name, _shared_gradient(computed, loader, options, config.runtime, checkpoint)
-        elif name in PIXEL_METHODS:
-            yield name, [_by_pixel(name, target, loader, options, config.runtime, checkpoint) for target in computed]
-        else:
-            seen = computed if options.units == "one" else targets  # others read units all over the image
-            yield name, [_occlusion(target, loader, options, config.runtime, checkpoint) for target in seen]
-
-
-def _by_pixel(
-    name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig, checkpoint: Checkpoint
-) -> Measured:
-    method, measured = PIXEL_METHODS[name], _no_images_yet(name, target, loader, config, runtime)
-    fill = _fill(config.baseline, config.blur, loader) if isinstance(config, BaselineConfig) else None
-
-    def maps(batch: Batch) -> list[Tensor]:
-        against = dataclasses.replace(batch, baseline=fill(batch) if fill else None)
-        return [method.maps(target.trunk, against.cut(target.crop), target.aim, config, runtime.seed)]
-
-    at_once = loader.fitting(target.computed_size)
-    with _recomputed(name, [target], runtime):
-        return stream(name, [target], [measured], loader, maps, runtime, at_once, checkpoint)[0]
-
-
-def _shared_gradient(
-    targets: list[Target], loader: Loader, config: GradientConfig, runtime: RuntimeConfig, checkpoint: Checkpoint
-) -> list[Measured]:
-    """The gradient of several targets from one forward pass an image."""
-    found = [_no_images_yet("gradient", target, loader, config, runtime) for target in targets]
-    trunks, aims = [target.trunk for target in targets], [target.aim for target in targets]
-
-    def maps(batch: Batch) -> list[Tensor]:
-        cut = batch.cut(targets[0].crop)
-        return shared_gradient_maps(trunks, cut, aims, config.magnitude, seed=runtime.seed, draws=config.draws)
-
-    at_once = loader.fitting(targets[0].computed_size)
-    with _recomputed("gradient", targets, runtime):
-        return stream("gradient", targets, found, loader, maps, runtime, at_once, checkpoint)
-
-
-def _recomputed(method: str, targets: list[Target], runtime: RuntimeConfig) -> AbstractContextManager[None]:
-    """Keep few activations, where what is computed of an image is large.
-
-    Raises ConfigError where that was asked for and cannot be done.
-    """
-    if not recompute_wanted(runtime, method, targets[0].computed_size):
-        return nullcontext()
-    model, layers = targets[0].trunk.model, [target.trunk.layer for target in targets]
-    if runtime.recompute is True:
-        refuse_unrecomputed(method, model, layers)
-    return recomputed(model, layers)
-
-
-def _no_images_yet(name: str, target: Target, loader: Loader, config: Any, runtime: RuntimeConfig) -> Measured:
-    return Measured(
-        target.frame,
-        target.computed,
-        *_empty(target.computed, loader, runtime),
-        config.magnitude,
-        PIXEL_METHODS[name].map_unit(config.magnitude),
-        flags=_sum_flags(name, target, loader) if config.magnitude in SUMMED else (),
-    )
-
-
-def _empty(frame: Frame, loader: Loader, runtime: RuntimeConfig) -> tuple[MapSums, Convergence]:
-    """The sums of a map in `frame` and their convergence, before the first image."""
-    return MapSums(frame.shape, loader.device), Convergence(len(loader.images), runtime.tolerance)
-
-
-def _sum_flags(name: str, target: Target, loader: Loader) -> tuple[Flag, ...]:
-    few = loader.load(range(min(4, len(loader.images)))).cut(target.crop).images
-    return tuple(channel_sum_flag(name, target.trunk, target.aim, few))
-
-
-def _occlusion(
-    target: Target, loader: Loader, config: OcclusionConfig, runtime: RuntimeConfig, checkpoint: Checkpoint
-) -> Measured:
-    plan = plan_occlusion(config, target.field)
-    difference = OccludedDifference(target.trunk, target.placed(plan), target.computed_size, loader.device)
-    fill = _fill(config.baseline, plan.patch, loader)
-    share = clipped_share(plan, target.field)
-    flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
-    measured = Measured(
-        plan.frame,
-        plan.frame,
-        *_empty(plan.frame, loader, runtime),
-        f"{plan.patch} px patch",
-        "output^2",
-        plan.counts(),
-        flags,
-        plan.patch,
-    )
-
-    def maps(batch: Batch) -> list[Tensor]:
-        against = dataclasses.replace(batch, baseline=fill(batch)).cut(target.crop)
-        return [occlusion_maps(difference, plan, against, against.reference, config.per_evaluation)]
-
-    # As many images at a time as make, with their occluders, one batch in memory.
-    at_once = max(1, loader.fitting(target.computed_size) // config.per_evaluation)
-    return stream("occlusion", [target], [measured], loader, maps, runtime, at_once, checkpoint)[0]
-
-
-def _fill(baseline: str, blur: int, loader: Loader) -> Fill:
-    if baseline == "mean":
-        return constant_fill(loader.mean_colour())
-    if baseline == "zero":
-        return constant_fill([0.0] * loader.shape[0])
-    return blurred_fill(blur) if baseline == "blur" else loader.next_images
 
 
 def _input_size(loaded: LoadedModel, config: ErflabConfig, channels: int | None) -> tuple[tuple[int, int], list[Flag]]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import CheckpointError, checkpoint
 
+from erflab.aiming import Target
 from erflab.config import RuntimeConfig
 from erflab.errors import ConfigError, MeasurementError
 
@@ -25,6 +28,19 @@ LARGE = 2**22
 """Px computed of an image above which runtime.recompute=auto recomputes: eager ResNet-50 keeps about 4 kB a pixel."""
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def recomputing(method: str, targets: Sequence[Target], runtime: RuntimeConfig) -> AbstractContextManager[None]:
+    """Inside the block gradients at the targets keep few activations, where what is computed of an image is large.
+
+    Raises ConfigError where that was asked for and cannot be done.
+    """
+    if not recompute_wanted(runtime, method, targets[0].computed_size):
+        return nullcontext()
+    model, layers = targets[0].trunk.model, [target.trunk.layer for target in targets]
+    if runtime.recompute is True:
+        refuse_unrecomputed(method, model, layers)
+    return recomputed(model, layers)
 
 
 def refuse_unrecomputed(method: str, model: nn.Module, layers: Collection[str]) -> None:
@@ -50,9 +66,11 @@ def recompute_wanted(runtime: RuntimeConfig, method: str, size: Collection[int])
 def blocks(model: nn.Module, layers: Collection[str]) -> dict[str, nn.Module]:
     """The largest modules made of several, by name, that lie around none of the layers and are no lists of such modules."""
     found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
+    named = dict(model.named_modules())
+    read = {named[layer] for layer in layers if layer in named}  # which may also lie in a block of another name
+    for name, module in named.items():
         inside = any(name.startswith(f"{block}.") for block in found)
-        around = not name or any(layer.startswith(f"{name}.") for layer in layers)
+        around = not name or any(part in read for part in module.modules() if part is not module)
         if not inside and not around and _is_block(module):
             found[name] = module
     return found
@@ -67,7 +85,7 @@ def _is_block(module: nn.Module) -> bool:
 def recomputed(model: nn.Module, layers: Collection[str]) -> Iterator[None]:
     """Inside the block gradients of the model keep no activations inside of its `blocks`.
 
-    A backward pass raises MeasurementError for a block whose input is changed in place.
+    A backward pass raises MeasurementError for a block whose input is changed in place, or that runs otherwise the second time.
     """
     chosen = blocks(model, layers)
     own = {name: vars(module).get("forward") for name, module in chosen.items()}
@@ -75,6 +93,11 @@ def recomputed(model: nn.Module, layers: Collection[str]) -> Iterator[None]:
         module.forward = partial(_again, name, module.forward)
     try:
         yield
+    except CheckpointError as error:
+        raise MeasurementError(
+            f"a block of the model runs otherwise when it is computed again ({str(error).splitlines()[0]}); use "
+            "runtime.recompute=false and smaller images."
+        ) from error
     finally:
         for name, module in chosen.items():
             if (forward := own[name]) is None:
@@ -84,7 +107,7 @@ def recomputed(model: nn.Module, layers: Collection[str]) -> Iterator[None]:
 
 
 def _again(name: str, forward: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    given = [value for value in (*arguments, *named.values()) if isinstance(value, Tensor)]
+    given = [leaf for leaf in tree_leaves((arguments, named)) if isinstance(leaf, Tensor)]
     versions = [tensor._version for tensor in given]
 
     def run() -> Any:
@@ -96,4 +119,4 @@ def _again(name: str, forward: Callable[..., Any], *arguments: Any, **named: Any
             )
         return forward(*arguments, **named)
 
-    return checkpoint(run, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(run, use_reentrant=False)

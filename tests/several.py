@@ -179,9 +179,12 @@ def other_images() -> Result:
     return measured(x=x)
 
 
-def unknown_layer_in_one() -> Result:
-    with joined() as processes:
-        return measure(small_net(), images(8), f"nowhere{processes.rank}", runtime=QUIET, processes=processes)
+def unknown_devices() -> Result:
+    return measured(runtime={"device": f"nowhere{os.environ['RANK']}"})
+
+
+def other_units() -> Result:
+    return measured(unit=[0, int(os.environ["RANK"])])
 
 
 def command_where(environment: dict[str, str], directory: Path, *arguments: str) -> tuple[int, str]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from erflab import checkpoint
-from erflab.checkpoint import Checkpoint, open_checkpoint, read, write
+from erflab.checkpoint import Checkpoint, open_checkpoint, read, shared_checkpoint, write
+from erflab.distributed import Processes
 from erflab.errors import ResultError
 
 ABOUT: dict[str, Any] = {
@@ -162,3 +163,13 @@ def test_one_that_cannot_be_written_leaves_the_last(
     assert "could not be written, and is as it was before: [Errno 28] No space left" in caplog.messages[-1]
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.FILE]
+
+
+def test_another_machines_clock_counts_no_time_here() -> None:
+    class Second(Processes):
+        def _send(self, value: Any) -> Any:
+            value.history._since = -1e9  # of a first process whose machine has run for long
+            return value
+
+    found = shared_checkpoint(None, 60.0, dict, Second(1, 2))
+    assert 0 <= found.history.state()["seconds"] < 1e6

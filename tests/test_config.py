@@ -162,11 +162,21 @@ def test_the_figures_are_those_of_one_result() -> None:
     assert tuple(kind for kind, row in KINDS.items() if row.least == 1) == schema.FIGURES
 
 
-def test_where_a_run_is_tracked_is_no_part_of_what_it_measures() -> None:
-    plain, tracked = composed(), composed("tracking=mlflow", "tracking.uri=http://here:5000", "runtime.figures=[erf]")
-    assert plain != tracked
-    assert identity(plain) == identity(tracked)
-    assert fingerprint(schema.as_dict(plain)) == fingerprint(schema.as_dict(tracked))
+@pytest.mark.parametrize(
+    "override",
+    [
+        "tracking=mlflow",
+        "runtime.figures=[erf]",
+        "runtime.checkpoint=null",
+        "runtime.recompute=true",
+        "runtime.strict=true",
+    ],
+)
+def test_what_changes_no_number_is_no_part_of_what_a_run_measures(override: str) -> None:
+    plain, other = composed(), composed(override)
+    assert plain != other
+    assert identity(plain) == identity(other)
+    assert fingerprint(schema.as_dict(plain)) == fingerprint(schema.as_dict(other))
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -104,14 +104,17 @@ def test_what_fails_in_one_process_ends_all_with_its_reason(run: Run) -> None:
     for error in (first, third):
         assert isinstance(error, ProcessFailedError)
         assert str(error) == "process 1 of 3 failed: KeyError: 'a bug'"
-    errors = run(2, several.unknown_layer_in_one)  # each its own
+    errors = run(2, several.unknown_devices)  # each its own
     assert ["nowhere0" in str(errors[0]), "nowhere1" in str(errors[1])] == [True, True]
 
 
-def test_processes_that_see_other_images_are_refused(run: Run) -> None:
-    for error in run(2, several.other_images):
+@pytest.mark.parametrize(
+    ("function", "what"), [(several.other_images, "images"), (several.other_units, "settings")], ids=["images", "unit"]
+)
+def test_processes_that_measure_something_else_are_refused(run: Run, function: Callable[[], Result], what: str) -> None:
+    for error in run(2, function):
         assert isinstance(error, ConfigError)
-        assert "process 1 of 2 has other images than process 0; give all of them the same files" in str(error)
+        assert f"process 1 of 2 has other {what} than process 0; give all of them the same." in str(error)
 
 
 def test_a_process_that_is_killed_ends_the_others(run: Run) -> None:

@@ -107,6 +107,76 @@ def test_an_input_that_is_changed_in_place_is_refused() -> None:
         erflab.measure(net, torch.randn(2, 3, 12, 12), "3", runtime=AGAIN)
 
 
+class Unlike(nn.Module):
+    """A block that takes a list, and whose second run is not its first."""
+
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        self.body, self.act = nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)), act
+        self.runs, self.limit = 0, 10**6
+
+    def forward(self, given: list[Tensor]) -> Tensor:
+        self.runs += 1
+        return self.body(given[0] if self.runs > self.limit else self.act(given[0]))
+
+
+def unlike_net(act: nn.Module) -> nn.Sequential:
+    class Listed(nn.Conv2d):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [super().forward(x)]
+
+    torch.manual_seed(0)
+    return nn.Sequential(Listed(3, 3, 3), Unlike(act), nn.Conv2d(3, 2, 1))
+
+
+def test_what_a_block_is_given_in_a_list_must_not_be_changed_either() -> None:
+    with pytest.raises(MeasurementError, match="the input of '1' is changed in place"):
+        erflab.measure(unlike_net(nn.Hardswish(inplace=True)), torch.randn(2, 3, 12, 12), "2", runtime=AGAIN)
+
+
+def test_a_block_that_runs_otherwise_the_second_time_is_refused() -> None:
+    net = unlike_net(nn.SiLU())
+    inputs = torch.randn(2, 3, 12, 12, requires_grad=True)
+
+    def gradient() -> None:
+        with recomputed(net, ["2"]):
+            scalar = net(inputs).sum()
+            net[1].limit = 1
+            torch.autograd.grad(scalar, inputs)
+
+    with pytest.raises(MeasurementError, match=r"a block .* runs otherwise .*recompute=false"):
+        gradient()
+
+
+def test_random_numbers_are_drawn_again() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x + torch.randn_like(x)).square()
+
+    net = nn.Sequential(nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 3), Noisy()), nn.ReLU()), nn.Conv2d(3, 2, 1))
+    images = torch.randn(1, 3, 9, 9, requires_grad=True)
+
+    def gradient() -> Tensor:
+        torch.manual_seed(3)
+        return torch.autograd.grad(net(images).sum(), images)[0]
+
+    with recomputed(net, ["1"]):
+        found = gradient()
+    assert torch.equal(found, gradient())
+
+
+def test_no_block_holds_a_module_that_is_read_under_another_name() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), Gated(6), Gated(6), nn.Conv2d(6, 2, 1))
+    net[2].body = net[1].body
+    assert list(blocks(net, ["3"])) == ["1", "2"]
+    assert list(blocks(net, ["1.body", "3"])) == ["1.body", "1.gate", "2.gate"]
+    images = torch.randn(2, 3, 12, 12)
+    found, expected = (erflab.measure(net, images, ["1.body:0", "3"], runtime=r) for r in (AGAIN, EAGER))
+    for part, wanted in zip(found, expected, strict=True):
+        assert torch.equal(torch.tensor(part.map().values), torch.tensor(wanted.map().values))
+
+
 def test_what_cannot_be_recomputed_is_refused() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
     images = torch.randn(1, 3, 12, 12)

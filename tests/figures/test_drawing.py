@@ -9,6 +9,7 @@ from torch import nn
 import erflab
 from erflab.config import RuntimeConfig
 from erflab.drawing import draw_figures
+from erflab.errors import MeasurementError
 from erflab.result import Result
 
 RUNTIME = RuntimeConfig(progress=False, device="cpu")
@@ -43,9 +44,17 @@ def test_of_several_parts_a_kind_for_one_is_drawn_of_each(two_layers: Result, tm
 
 
 def test_a_kind_that_does_not_apply_is_a_warning_that_says_why(
-    two_layers: Result, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    two_layers: Result, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = ["figure comparison is not drawn: this figure needs gradient and occlusion; the result has gradient."]
     assert draw_figures(two_layers.at("0"), ["comparison", "areas"], tmp_path) == told
     assert drawn(tmp_path) == {"areas"}
     assert told[0] in caplog.text
+
+    def fails_halfway(self: Result, path: Path, kind: str) -> None:
+        path.parent.mkdir()
+        raise MeasurementError("it has no width")
+
+    monkeypatch.setattr(Result, "plot", fails_halfway)
+    assert draw_figures(two_layers.at("0"), ["radial"], tmp_path) == ["figure radial is not drawn: it has no width"]
+    assert {file.name for file in tmp_path.iterdir()} == {"areas.pdf", "areas.png"}

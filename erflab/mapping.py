@@ -1,0 +1,152 @@
+"""From images to maps: what each chosen attribution method measures of every target."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from erflab.accumulate import MapSums
+from erflab.aiming import Target
+from erflab.attribution.base import Batch, Frame
+from erflab.attribution.gradient import shared_gradient_maps
+from erflab.attribution.methods import PIXEL_METHODS
+from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
+from erflab.attribution.plan import clipped_share, plan_occlusion
+from erflab.checkpoint import Checkpoint
+from erflab.checks import channel_sum_flag
+from erflab.config import AttributionConfig, BaselineConfig, GradientConfig, OcclusionConfig, RuntimeConfig
+from erflab.convergence import Convergence
+from erflab.dataset import Measured
+from erflab.flags import Flag
+from erflab.loader import Loader
+from erflab.precision import Maps
+from erflab.recomputing import recomputing
+from erflab.streaming import stream
+
+SUMMED = ("absolute", "signed")
+"""Magnitudes of the sum over a unit's channels, which may vanish."""
+
+CLIPPED_READINGS = 0.5
+"""Share of readings from clipped units above which the flag is raised."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What all methods take along: the images, how to run, and where the sums are kept meanwhile."""
+
+    loader: Loader
+    runtime: RuntimeConfig
+    checkpoint: Checkpoint
+
+    def empty(self, frame: Frame) -> tuple[MapSums, Convergence]:
+        """The sums of a map in `frame` and their convergence, before the first image."""
+        return MapSums(frame.shape, self.loader.device), Convergence(len(self.loader.images), self.runtime.tolerance)
+
+    def over_images(
+        self, method: str, targets: Sequence[Target], found: Sequence[Measured], maps: Maps, at_once: int
+    ) -> list[Measured]:
+        """What was found of each target, once the maps of the images are added, `at_once` images at a time."""
+        return stream(method, targets, found, self.loader, maps, self.runtime, at_once, self.checkpoint)
+
+
+def measured_maps(
+    targets: Sequence[Target], computed: Sequence[Target], attribution: AttributionConfig, course: Course
+) -> Iterator[tuple[str, list[Measured]]]:
+    """Each method that was chosen, with what it measured of every target.
+
+    Args:
+        targets: on whole images.
+        computed: the same, on the part of each image that is computed.
+        attribution: the methods and their settings.
+        course: images, runtime and checkpoint.
+    """
+    for name, options in attribution.chosen.items():
+        course.checkpoint.history.enter(name)
+        if name == "gradient" and len(targets) > 1:
+            yield name, _shared_gradient(computed, options, course)
+        elif name in PIXEL_METHODS:
+            yield name, [_by_pixel(name, target, options, course) for target in computed]
+        else:
+            seen = computed if options.units == "one" else targets  # others read units all over the image
+            yield name, [_occlusion(target, options, course) for target in seen]
+    course.checkpoint.history.enter(None)
+
+
+def _by_pixel(name: str, target: Target, config: Any, course: Course) -> Measured:
+    method, loader, runtime = PIXEL_METHODS[name], course.loader, course.runtime
+    measured = _no_images_yet(name, target, config, course)
+    fill = _fill(config.baseline, config.blur, loader) if isinstance(config, BaselineConfig) else None
+
+    def maps(batch: Batch) -> list[Tensor]:
+        against = dataclasses.replace(batch, baseline=fill(batch) if fill else None)
+        return [method.maps(target.trunk, against.cut(target.crop), target.aim, config, runtime.seed)]
+
+    with recomputing(name, [target], runtime):
+        return course.over_images(name, [target], [measured], maps, loader.fitting(target.computed_size))[0]
+
+
+def _shared_gradient(targets: Sequence[Target], config: GradientConfig, course: Course) -> list[Measured]:
+    """The gradient of several targets from one forward pass an image."""
+    found = [_no_images_yet("gradient", target, config, course) for target in targets]
+    trunks, aims = [target.trunk for target in targets], [target.aim for target in targets]
+
+    def maps(batch: Batch) -> list[Tensor]:
+        cut = batch.cut(targets[0].crop)
+        return shared_gradient_maps(trunks, cut, aims, config.magnitude, seed=course.runtime.seed, draws=config.draws)
+
+    with recomputing("gradient", targets, course.runtime):
+        return course.over_images("gradient", targets, found, maps, course.loader.fitting(targets[0].computed_size))
+
+
+def _no_images_yet(name: str, target: Target, config: Any, course: Course) -> Measured:
+    return Measured(
+        target.frame,
+        target.computed,
+        *course.empty(target.computed),
+        config.magnitude,
+        PIXEL_METHODS[name].map_unit(config.magnitude),
+        flags=_sum_flags(name, target, course.loader) if config.magnitude in SUMMED else (),
+    )
+
+
+def _sum_flags(name: str, target: Target, loader: Loader) -> tuple[Flag, ...]:
+    few = loader.load(range(min(4, len(loader.images)))).cut(target.crop).images
+    return tuple(channel_sum_flag(name, target.trunk, target.aim, few))
+
+
+def _occlusion(target: Target, config: OcclusionConfig, course: Course) -> Measured:
+    loader, plan = course.loader, plan_occlusion(config, target.field)
+    difference = OccludedDifference(target.trunk, target.placed(plan), target.computed_size, loader.device)
+    fill = _fill(config.baseline, plan.patch, loader)
+    share = clipped_share(plan, target.field)
+    flags = (Flag("occlusion_clipped", "occlusion", f"{share:.0%}"),) if share > CLIPPED_READINGS else ()
+    measured = Measured(
+        plan.frame,
+        plan.frame,
+        *course.empty(plan.frame),
+        f"{plan.patch} px patch",
+        "output^2",
+        plan.counts(),
+        flags,
+        plan.patch,
+    )
+
+    def maps(batch: Batch) -> list[Tensor]:
+        against = dataclasses.replace(batch, baseline=fill(batch)).cut(target.crop)
+        return [occlusion_maps(difference, plan, against, against.reference, config.per_evaluation)]
+
+    # As many images at a time as make, with their occluders, one batch in memory.
+    at_once = max(1, loader.fitting(target.computed_size) // config.per_evaluation)
+    return course.over_images("occlusion", [target], [measured], maps, at_once)[0]
+
+
+def _fill(baseline: str, blur: int, loader: Loader) -> Fill:
+    if baseline == "mean":
+        return constant_fill(loader.mean_colour())
+    if baseline == "zero":
+        return constant_fill([0.0] * loader.shape[0])
+    return blurred_fill(blur) if baseline == "blur" else loader.next_images
