@@ -23,7 +23,7 @@ def refuse_uncompiled(methods: Iterable[str]) -> None:
     for method in methods:
         if method in UNCOMPILED:
             raise ConfigError(
-                f"runtime.compile is true, and {method} does not run as compiled code; use compile=false."
+                f"runtime.compile is true, and {method} does not run as compiled code; use runtime.compile=false."
             )
 
 

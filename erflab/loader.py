@@ -35,15 +35,16 @@ class Passed:
 
 @dataclass(frozen=True)
 class Loader:
-    """Normalised batches of the images, in index order, of which several processes are dealt one in turn."""
+    """Normalised batches of the images, in index order, of which several processes are dealt one in turn.
+
+    batch_size: "auto" is about 2^20 px a batch on a CPU, at most 64 images, and 2^25 px on a GPU, at most 256.
+    """
 
     images: ImageSource
     model: LoadedModel
     device: torch.device
     dtype: torch.dtype
-    batch_size: (
-        int | str
-    )  # "auto": about 2^20 px a batch on a CPU, at most 64 images, and 2^25 px on a GPU, at most 256
+    batch_size: int | str
     progress: bool
     channels_last: bool = False
     processes: Processes = ALONE
@@ -104,9 +105,8 @@ class Loader:
         return self._batch(indices, self._read(indices))
 
     def _read(self, indices: Sequence[int]) -> list[Image]:
-        with (
-            self._reading
-        ):  # sources keep what they read last, and another baseline's images may be asked for meanwhile
+        # Sources keep what they read last, and another baseline's images may be asked for meanwhile.
+        with self._reading:
             found = [self.images[i] for i in indices]
         if self.processes.size > 1:
             self._check_scenes(found)

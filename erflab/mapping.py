@@ -35,7 +35,7 @@ CLIPPED_READINGS = 0.5
 
 
 @dataclass(frozen=True)
-class Course:
+class Setup:
     """What all methods take along: the images, how to run, and where the sums are kept meanwhile."""
 
     loader: Loader
@@ -54,7 +54,7 @@ class Course:
 
 
 def measured_maps(
-    targets: Sequence[Target], computed: Sequence[Target], attribution: AttributionConfig, course: Course
+    targets: Sequence[Target], computed: Sequence[Target], attribution: AttributionConfig, setup: Setup
 ) -> Iterator[tuple[str, list[Measured]]]:
     """Each method that was chosen, with what it measured of every target.
 
@@ -62,23 +62,23 @@ def measured_maps(
         targets: on whole images.
         computed: the same, on the part of each image that is computed.
         attribution: the methods and their settings.
-        course: images, runtime and checkpoint.
+        setup: images, runtime and checkpoint.
     """
     for name, options in attribution.chosen.items():
-        course.checkpoint.history.enter(name)
+        setup.checkpoint.history.enter(name)
         if name == "gradient" and len(targets) > 1:
-            yield name, _shared_gradient(computed, options, course)
+            yield name, _shared_gradient(computed, options, setup)
         elif name in PIXEL_METHODS:
-            yield name, [_by_pixel(name, target, options, course) for target in computed]
+            yield name, [_by_pixel(name, target, options, setup) for target in computed]
         else:
             seen = computed if options.units == "one" else targets  # others read units all over the image
-            yield name, [_occlusion(target, options, course) for target in seen]
-    course.checkpoint.history.enter(None)
+            yield name, [_occlusion(target, options, setup) for target in seen]
+    setup.checkpoint.history.enter(None)
 
 
-def _by_pixel(name: str, target: Target, config: Any, course: Course) -> Measured:
-    method, loader, runtime = PIXEL_METHODS[name], course.loader, course.runtime
-    measured = _no_images_yet(name, target, config, course)
+def _by_pixel(name: str, target: Target, config: Any, setup: Setup) -> Measured:
+    method, loader, runtime = PIXEL_METHODS[name], setup.loader, setup.runtime
+    measured = _no_images_yet(name, target, config, setup)
     fill = _fill(config.baseline, config.blur, loader) if isinstance(config, BaselineConfig) else None
 
     def maps(batch: Batch) -> list[Tensor]:
@@ -86,30 +86,30 @@ def _by_pixel(name: str, target: Target, config: Any, course: Course) -> Measure
         return [method.maps(target.trunk, against.cut(target.crop), target.aim, config, runtime.seed)]
 
     with recomputing(name, [target], runtime):
-        return course.over_images(name, [target], [measured], maps, loader.fitting(target.computed_size))[0]
+        return setup.over_images(name, [target], [measured], maps, loader.fitting(target.computed_size))[0]
 
 
-def _shared_gradient(targets: Sequence[Target], config: GradientConfig, course: Course) -> list[Measured]:
+def _shared_gradient(targets: Sequence[Target], config: GradientConfig, setup: Setup) -> list[Measured]:
     """The gradient of several targets from one forward pass an image."""
-    found = [_no_images_yet("gradient", target, config, course) for target in targets]
+    found = [_no_images_yet("gradient", target, config, setup) for target in targets]
     trunks, aims = [target.trunk for target in targets], [target.aim for target in targets]
 
     def maps(batch: Batch) -> list[Tensor]:
         cut = batch.cut(targets[0].crop)
-        return shared_gradient_maps(trunks, cut, aims, config.magnitude, seed=course.runtime.seed, draws=config.draws)
+        return shared_gradient_maps(trunks, cut, aims, config.magnitude, seed=setup.runtime.seed, draws=config.draws)
 
-    with recomputing("gradient", targets, course.runtime):
-        return course.over_images("gradient", targets, found, maps, course.loader.fitting(targets[0].computed_size))
+    with recomputing("gradient", targets, setup.runtime):
+        return setup.over_images("gradient", targets, found, maps, setup.loader.fitting(targets[0].computed_size))
 
 
-def _no_images_yet(name: str, target: Target, config: Any, course: Course) -> Measured:
+def _no_images_yet(name: str, target: Target, config: Any, setup: Setup) -> Measured:
     return Measured(
         target.frame,
         target.computed,
-        *course.empty(target.computed),
+        *setup.empty(target.computed),
         config.magnitude,
         PIXEL_METHODS[name].map_unit(config.magnitude),
-        flags=_sum_flags(name, target, course.loader) if config.magnitude in SUMMED else (),
+        flags=_sum_flags(name, target, setup.loader) if config.magnitude in SUMMED else (),
     )
 
 
@@ -122,8 +122,8 @@ def _few(target: Target, loader: Loader) -> Tensor:
     return loader.load(range(min(4, len(loader.images)))).cut(target.crop).images
 
 
-def _occlusion(target: Target, config: OcclusionConfig, course: Course) -> Measured:
-    loader, plan = course.loader, plan_occlusion(config, target.field)
+def _occlusion(target: Target, config: OcclusionConfig, setup: Setup) -> Measured:
+    loader, plan = setup.loader, plan_occlusion(config, target.field)
     difference = OccludedDifference(target.trunk, target.placed(plan), target.computed_size, loader.device)
     fill = _fill(config.baseline, plan.patch, loader)
     share = clipped_share(plan, target.field)
@@ -131,7 +131,7 @@ def _occlusion(target: Target, config: OcclusionConfig, course: Course) -> Measu
     measured = Measured(
         plan.frame,
         plan.frame,
-        *course.empty(plan.frame),
+        *setup.empty(plan.frame),
         f"{plan.patch} px patch",
         "output^2",
         plan.counts(),
@@ -145,7 +145,7 @@ def _occlusion(target: Target, config: OcclusionConfig, course: Course) -> Measu
 
     # As many images at a time as make, with their occluders, one batch in memory.
     at_once = max(1, loader.fitting(target.computed_size) // config.per_evaluation)
-    found = course.over_images("occlusion", [target], [measured], maps, at_once)[0]
+    found = setup.over_images("occlusion", [target], [measured], maps, at_once)[0]
     rounding = rounding_flag(found, target.trunk, _few(target, loader))
     return dataclasses.replace(found, flags=(*found.flags, *rounding))
 

@@ -33,7 +33,7 @@ from erflab.hardware import choose_device, require_own_devices, threads
 from erflab.identity import identity
 from erflab.images import ImageSource, TensorImages, open_images
 from erflab.loader import Loader
-from erflab.mapping import Course, measured_maps
+from erflab.mapping import Setup, measured_maps
 from erflab.memory_format import channels_last_wanted, to_channels_last
 from erflab.models import LoadedModel, build_model, frozen
 from erflab.precision import arithmetic
@@ -158,8 +158,8 @@ def _measure(
         cropping = processes.from_first(cropping.checked(targets, loader))
         computed = [target.cropped(cropping.crop) for target in targets]
         flags = [*flags, *_compiled(computed, loader, config)]
-        course = Course(loader, config.runtime, checkpoint)
-        measured = dict(measured_maps(targets, computed, config.attribution, course))
+        setup = Setup(loader, config.runtime, checkpoint)
+        measured = dict(measured_maps(targets, computed, config.attribution, setup))
         maps = [{method: found[place] for method, found in measured.items()} for place in range(len(targets))]
         parts = [
             as_dataset(

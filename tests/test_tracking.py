@@ -106,7 +106,8 @@ def test_an_mlflow_run_that_breaks_off_is_marked_failed(
     monkeypatch.setattr(MlflowClient, "log_artifact", down)
     directory = written[0].save(tmp_path / "run")
     (warning,) = track(written[0], MLflowConfig(uri=store), directory)
-    assert warning == "tracking=mlflow failed, and the result is kept: ConnectionError: server is down"
+    told = "tracking=mlflow failed; the result is kept, and the same command sends it again: ConnectionError: server is down"
+    assert warning == told
     client = MlflowClient(tracking_uri=store)
     (run,) = client.search_runs([client.get_experiment_by_name("erflab").experiment_id])
     assert run.info.status == "FAILED"
@@ -127,7 +128,10 @@ def test_a_tracker_that_fails_costs_nothing_and_is_tried_again(folder: Path, mon
     (folder / "events").write_text("a file where the directory should be")
     tracked = [*RUN, "tracking=tensorboard", "tracking.directory=events"]
     assert erflab(monkeypatch, *tracked) == 0
-    assert "tracking=tensorboard failed, and the result is kept" in (folder / "run" / "run.log").read_text()
+    assert (
+        "tracking=tensorboard failed; the result is kept, and the same command sends it again"
+        in (folder / "run" / "run.log").read_text()
+    )
     first = (folder / "run" / "result.nc").read_bytes()
     assert not (folder / "run" / tracking.TRACKED).exists()
     (folder / "events").unlink()

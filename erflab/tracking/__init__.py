@@ -48,7 +48,8 @@ def track(result: Result, tracking: TrackingConfig, directory: Path) -> list[str
         found = _sink(tracking)(recorded(result, directory))
         write_json(directory / TRACKED, [*sent, wanted | found])
     except Exception as error:  # a server that is down, a full disk: each library raises its own
-        warning = f"tracking={tracking.sink} failed, and the result is kept: {type(error).__name__}: {error}"
+        failed = f"tracking={tracking.sink} failed; the result is kept, and the same command sends it again"
+        warning = f"{failed}: {type(error).__name__}: {error}"
         log.warning("%s", warning)
         return [warning]
     log.info("tracked: %s", found)
