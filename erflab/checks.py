@@ -29,6 +29,10 @@ VANISHING_SUM = 1e-4
 """|sum over channels| / (sqrt(C) root mean square) below which a sum over channels is zero but for rounding."""
 
 
+ROUGH = 32
+"""Errors of a unit's output in units of the last digit, over which the effect of occluding must lie."""
+
+
 def all_flags(module: nn.Module, field: TheoreticalField, measured: Mapping[str, Measured]) -> list[Flag]:
     """Every flag of one part of a measurement."""
     flags = [*field_flags(field), *model_flags(module, field)]
@@ -103,6 +107,18 @@ def channel_sum_flag(method: str, trunk: Trunk, aim: Aim, images: Tensor) -> Ite
     sums, scale = outputs.sum(1).abs(), outputs.square().sum(1).sqrt()
     if outputs.shape[1] > 1 and bool((scale > 0).any()) and bool((sums <= VANISHING_SUM * scale).all()):
         yield Flag("channel_sum", method, f"{float((sums / scale.clamp(min=1e-300)).max()):.0e} of the channels' norm")
+
+
+def rounding_flag(measured: Measured, trunk: Trunk, images: Tensor) -> Iterator[Flag]:
+    """Whether the mean effect of occluding is as small as float sums of the outputs are rough.
+
+    Effects are squared differences of outputs. In a pass of many layers these are known to some `ROUGH` of their last digits.
+    """
+    with torch.no_grad():
+        power = float(trunk(images).double().square().sum(1).mean())
+    effect = float(measured.sums.mean.mean())
+    if 0 < effect < (ROUGH * torch.finfo(images.dtype).eps) ** 2 * power:
+        yield Flag("occlusion_rounding", "occlusion", f"{(effect / power) ** 0.5:.0e} of the outputs")
 
 
 def refuse_flags(result: Result, runtime: RuntimeConfig) -> None:

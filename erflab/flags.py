@@ -25,6 +25,8 @@ FLAGS = {
     "computed, so the result stands; report the model, or set runtime.crop=off",
     "untracked": "dependence on the input was lost (.item(), numpy); the theoretical field may be too small",
     "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
+    "occlusion_rounding": "occluding moves the outputs by hardly more than rounding does, so this map may be made of that; use "
+    "runtime.precision=float64, and see whether biases or normalisations drown the input",
     "tolerance_not_reached": "the images ran out before runtime.tolerance was reached; raise images.count",
     "stopped": "measured until SE(sigma) / sigma fell below runtime.tolerance; the interval is one after stopping",
     "large_floor": "much of the sum is a constant floor, so large radii, areas and squares are the floor's; quote those named "

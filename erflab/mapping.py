@@ -17,7 +17,7 @@ from erflab.attribution.methods import PIXEL_METHODS
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
 from erflab.attribution.plan import clipped_share, plan_occlusion
 from erflab.checkpoint import Checkpoint
-from erflab.checks import channel_sum_flag
+from erflab.checks import channel_sum_flag, rounding_flag
 from erflab.config import AttributionConfig, BaselineConfig, GradientConfig, OcclusionConfig, RuntimeConfig
 from erflab.convergence import Convergence
 from erflab.dataset import Measured
@@ -114,8 +114,12 @@ def _no_images_yet(name: str, target: Target, config: Any, setup: Setup) -> Meas
 
 
 def _sum_flags(name: str, target: Target, loader: Loader) -> tuple[Flag, ...]:
-    few = loader.load(range(min(4, len(loader.images)))).cut(target.crop).images
-    return tuple(channel_sum_flag(name, target.trunk, target.aim, few))
+    return tuple(channel_sum_flag(name, target.trunk, target.aim, _few(target, loader)))
+
+
+def _few(target: Target, loader: Loader) -> Tensor:
+    """The first images, to look at outputs."""
+    return loader.load(range(min(4, len(loader.images)))).cut(target.crop).images
 
 
 def _occlusion(target: Target, config: OcclusionConfig, setup: Setup) -> Measured:
@@ -141,7 +145,9 @@ def _occlusion(target: Target, config: OcclusionConfig, setup: Setup) -> Measure
 
     # As many images at a time as make, with their occluders, one batch in memory.
     at_once = max(1, loader.fitting(target.computed_size) // config.per_evaluation)
-    return setup.over_images("occlusion", [target], [measured], maps, at_once)[0]
+    found = setup.over_images("occlusion", [target], [measured], maps, at_once)[0]
+    rounding = rounding_flag(found, target.trunk, _few(target, loader))
+    return dataclasses.replace(found, flags=(*found.flags, *rounding))
 
 
 def _fill(baseline: str, blur: int, loader: Loader) -> Fill:

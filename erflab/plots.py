@@ -185,7 +185,8 @@ def _areas(*results: Result) -> Figure:
 def _comparison(result: Result) -> Figure:
     if not {"gradient", "occlusion"} <= set(result.methods):
         raise ResultError(f"this figure needs gradient and occlusion; the result has {', '.join(result.methods)}.")
-    gradient, occlusion = result.grouped("gradient"), result.grouped("occlusion")
+    maps = blurred_groups(result)
+    gradient, occlusion = maps["gradient"], maps["occlusion"]
     patch = int(result.dataset["occlusion"].attrs["patch"])
     with paper():
         figure = Figure(figsize=(COLUMN, 4.2), layout="constrained")
@@ -195,10 +196,17 @@ def _comparison(result: Result) -> Figure:
         )
         upper.set_title(f"{_title(result)}:\nocclusion − blurred gradient")
         figure.colorbar(image, ax=upper, label="difference / peak")
-        moved = _each(gradient, lambda map: blurred(map, patch, occlusion.mean))
-        draw_shares(lower, {"gradient": gradient, "gradient, blurred": moved, "occlusion": occlusion})
+        draw_shares(lower, maps)
         freeze_layout(figure)
     return figure
+
+
+def blurred_groups(result: Result) -> dict[str, GroupedMap]:
+    """The maps of one part's gradient, of the same blurred by the occluding patch, and of occlusion, by groups of scenes."""
+    gradient, occlusion = result.grouped("gradient"), result.grouped("occlusion")
+    patch = int(result.dataset["occlusion"].attrs["patch"])
+    moved = _each(gradient, lambda map: blurred(map, patch, occlusion.mean))
+    return {"gradient": gradient, "gradient, blurred": moved, "occlusion": occlusion}
 
 
 def _each(grouped: GroupedMap, change: Callable[[xr.DataArray], xr.DataArray]) -> GroupedMap:

@@ -72,27 +72,23 @@ def claims(rows: Mapping[tuple[str, str], dict[str, Any]]) -> list[Claim]:
     edge, corner = energy["zeros", "edge"], energy["zeros", "corner"]
     kept = {key: value for key, value in energy.items() if key[0] != "zeros"}
     return [
-        Claim(f"with zeros a unit at the edge has 0.2 to 0.5 of the centre's energy ({edge})", within(edge, 0.2, 0.5)),
-        Claim(f"with zeros a unit in the corner has 0.05 to 0.2 of it ({corner})", within(corner, 0.05, 0.2)),
+        Claim(f"with zeros a unit at the edge has 0.2 to 0.5 of the centre's energy ({edge})", edge.within(0.2, 0.5)),
+        Claim(f"with zeros a unit in the corner has 0.05 to 0.2 of it ({corner})", corner.within(0.05, 0.2)),
         Claim(
             "that is less than the share of a wrapped field that stays on this side: paths that leave do not come back",
             all(top(energy["zeros", u]) < 1 - top(far["circular", u]) for u in ("edge", "corner")),
         ),
-        Claim("every other padding keeps between 0.7 and 1.4 of it", all(within(v, 0.7, 1.4) for v in kept.values())),
+        Claim("every other padding keeps between 0.7 and 1.4 of it", all(v.within(0.7, 1.4) for v in kept.values())),
         Claim(
             f"wrapping puts 0.35 to 0.5 of an edge unit's field ({far['circular', 'edge']}) and 0.6 to 0.7 of a corner "
             f"unit's ({far['circular', 'corner']}) on the other side",
-            within(far["circular", "edge"], 0.35, 0.5) and within(far["circular", "corner"], 0.6, 0.7),
+            far["circular", "edge"].within(0.35, 0.5) and far["circular", "corner"].within(0.6, 0.7),
         ),
         Claim(
             "no other padding reaches beyond the TRF",
             all(v.value < 1e-9 for (p, _), v in far.items() if p != "circular"),
         ),
     ]
-
-
-def within(mean: Coefficient, low: float, high: float) -> bool:
-    return mean.interval is not None and low < mean.interval[0] and mean.interval[1] < high
 
 
 def top(mean: Coefficient) -> float:

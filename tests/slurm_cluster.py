@@ -197,5 +197,7 @@ def _write(file: Path, text: str) -> None:
     file.write_text(text)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # whether the tests that need a cluster can run here
     install()
+    with cluster():
+        pass

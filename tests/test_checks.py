@@ -19,7 +19,7 @@ IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 def seen(model: nn.Module, images: Tensor = IMAGES, **how: object) -> dict[str, str]:
-    return {flag.code: flag.seen for flag in erflab.measure(model, images, runtime=QUIET, **how).flags}
+    return {flag.code: flag.seen for flag in erflab.measure(model, images, **{"runtime": QUIET, **how}).flags}
 
 
 def convolution(kernel: int = 3) -> nn.Conv2d:
@@ -91,6 +91,19 @@ def test_a_sum_that_vanishes_is_flagged_under_the_method_that_sums(magnitude: st
     methods = ["gradient", "input_x_gradient"]
     result = erflab.measure(Normed(), IMAGES, method=methods, runtime=QUIET, input_x_gradient=settings)
     assert [flag.method for flag in result.flags if flag.code == "channel_sum"] == ["input_x_gradient"]
+
+
+@pytest.mark.parametrize(
+    ("bias", "precision", "flagged"), [(1e7, "fp32", True), (1e7, "float64", False), (1.0, "fp32", False)]
+)
+def test_an_effect_of_occluding_that_is_drowned_in_rounding(bias: float, precision: str, flagged: bool) -> None:
+    """A bias of 1e7 leaves a float32 output one unit to tell of the input."""
+    model = nn.Sequential(convolution(), nn.Tanh())
+    model[0].bias.data.zero_()
+    drowned = nn.Sequential(model, nn.Conv2d(4, 4, 1))
+    nn.init.constant_(drowned[1].bias, bias)
+    found = seen(drowned, method="occlusion", runtime=dataclasses.replace(QUIET, precision=precision))
+    assert ("occlusion_rounding" in found) is flagged
 
 
 def test_a_unit_that_is_dead_on_some_images() -> None:

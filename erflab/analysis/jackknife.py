@@ -16,6 +16,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from scipy.stats import t as student
 
+from erflab.analysis.profile import check_map, same_grid
 from erflab.errors import MeasurementError
 
 CONFIDENCE = 0.95
@@ -58,6 +59,18 @@ class GroupedMap:
     def without_groups(cls, map: xr.DataArray) -> GroupedMap:
         """A map whose images are not known apart: its numbers have no errors."""
         return cls(map, np.empty((0, *map.shape)), np.empty(0, dtype=int))
+
+    @classmethod
+    def of_replicates(cls, maps: Sequence[xr.DataArray]) -> GroupedMap:
+        """The mean of several maps on one grid, such as those of several weight seeds: errors are then over these.
+
+        Raises MeasurementError if the grids differ, or there is no map.
+        """
+        if not maps:
+            raise MeasurementError("there is no map to average; give at least one.")
+        same = [check_map(maps[0]), *(same_grid(map, maps[0]) for map in maps[1:])]
+        sums = np.stack([map.values for map in same])
+        return cls(same[0].copy(data=sums.mean(0)), sums, np.ones(len(same), dtype=int))
 
     def __len__(self) -> int:
         return len(self.images)

@@ -45,7 +45,7 @@ class Moments:
 def moments(map: xr.DataArray) -> Moments:
     """Centroid and covariance of a map: c = sum p v and C = sum p (v - c)(v - c)^T, v = (y, x)."""
     density = as_density(map)
-    along_y, along_x = density.sum("x").values, density.sum("y").values
+    along_y, along_x = density.values.sum(1), density.values.sum(0)
     y, x = np.asarray(density["y"].values, float), np.asarray(density["x"].values, float)
     center_y, center_x = float(along_y @ y), float(along_x @ x)
     dy, dx = y - center_y, x - center_x

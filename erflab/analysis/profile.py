@@ -59,7 +59,9 @@ def check_map(map: xr.DataArray) -> xr.DataArray:
         raise MeasurementError(f'the map has dims {tuple(map.dims)}; give a DataArray with dims ("y", "x").')
     for axis in ("y", "x"):
         _check_axis(map, axis)
-    checked = map.transpose("y", "x").astype(np.float64)
+    # Sizes check a map a thousand times: what is in order already is not copied.
+    checked = map if map.dims == ("y", "x") else map.transpose("y", "x")
+    checked = checked if checked.dtype == np.float64 else checked.astype(np.float64)
     finite = np.isfinite(checked.values)
     if not finite.all():
         raise MeasurementError(
@@ -92,20 +94,21 @@ def as_density(map: xr.DataArray) -> xr.DataArray:
 
     """
     checked = check_map(map)
-    least = float(checked.min())
+    values = checked.values
+    least = float(values.min())
     if least < 0:
         raise MeasurementError(
             f"a size is refused where the map has negative values (the least is {least:g}), as the signed magnitude "
             "has; measure magnitude=energy or magnitude=absolute."
         )
-    peak = float(checked.max())
+    peak = float(values.max())
     if peak == 0:
         raise MeasurementError(
             "the map is zero everywhere: a dead unit, or half-precision underflow; choose another unit or channel, "
             "or measure in float32."
         )
-    relative = checked / peak  # first to the peak: the sum of huge or denormal values would lose precision
-    return relative / relative.sum()
+    relative = values / peak  # first to the peak: the sum of huge or denormal values would lose precision
+    return checked.copy(data=relative / relative.sum())
 
 
 def spacing(map: xr.DataArray) -> tuple[float, float]:

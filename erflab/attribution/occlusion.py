@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,11 +48,15 @@ class AxisPlan:
 
 @dataclass(frozen=True)
 class OcclusionPlan:
-    """All (unit, patch) pairs of one measurement: the product of the two axes' plans, for square patches of side `patch`."""
+    """All (unit, patch) pairs of one measurement: the product of the two axes' plans, for square patches of side `patch`.
+
+    unseen: places, in row order, of patches that lie in holes of the field of the only unit: their effect is zero unrun.
+    """
 
     y: AxisPlan
     x: AxisPlan
     patch: int
+    unseen: tuple[int, ...] = ()
 
     @property
     def frame(self) -> Frame:
@@ -60,15 +64,21 @@ class OcclusionPlan:
         return Frame(list(self.y.offsets), list(self.x.offsets))
 
     @property
-    def occluders(self) -> list[tuple[int, int, int, int]]:
+    def patches(self) -> list[tuple[int, int, int, int]]:
         """Pixels of each patch, (y0, y1, x0, x1), ends excluded; they may reach outside the image."""
         half = (self.patch - 1) / 2
         starts = ((round(y - half), round(x - half)) for y in self.y.positions for x in self.x.positions)
         return [(y, y + self.patch, x, x + self.patch) for y, x in starts]
 
+    @property
+    def occluders(self) -> list[tuple[int, int, int, int]]:
+        """The patches that are run."""
+        unseen = set(self.unseen)
+        return [patch for place, patch in enumerate(self.patches) if place not in unseen]
+
     def moved(self, origin: Sequence[int], first: Sequence[int]) -> OcclusionPlan:
         """The same plan on a part of the image that begins at `origin`, where unit (0, 0) has the index `first`."""
-        return OcclusionPlan(self.y.moved(origin[0], first[0]), self.x.moved(origin[1], first[1]), self.patch)
+        return replace(self, y=self.y.moved(origin[0], first[0]), x=self.x.moved(origin[1], first[1]))
 
     def bins(self) -> Tensor:
         """Flat index into the map of each (unit, patch) pair, [units, patches]; -1 beyond the map."""
@@ -95,7 +105,7 @@ class OccludedDifference:
         y0, y1, x0, x1 = torch.tensor(plan.occluders, device=device).T[..., None]
         y, x = (torch.arange(n, device=device) for n in input_size)
         self.inside_y, self.inside_x = (y >= y0) & (y < y1), (x >= x0) & (x < x1)  # [patches, H], [patches, W]
-        bins, counts = plan.bins().flatten(), plan.counts()
+        bins, counts = torch.from_numpy(np.delete(plan.bins().numpy(), plan.unseen, axis=1)).flatten(), plan.counts()
         self.pairs = (bins >= 0).nonzero().flatten().to(device)  # the (unit, patch) pairs that are read
         self.bins = bins.to(device)[self.pairs]
         self.counts = counts.to(device).clamp(min=1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from erflab.attribution.occlusion import AxisPlan, OcclusionPlan
 from erflab.config import OcclusionConfig
-from erflab.errors import ConfigError, MeasurementError
+from erflab.errors import ConfigError, MeasurementError, UnknownOperationError
 from erflab.theory.field import TheoreticalField
 
 
@@ -25,13 +26,13 @@ def plan_occlusion(config: OcclusionConfig, field: TheoreticalField) -> Occlusio
     if patch > min(field.input_size):
         raise ConfigError(f"attribution.occlusion.patch is {patch} px, larger than the {field.input_size} px input.")
     if config.units == "one":
-        axes = [_one(field, axis, patch, step) for axis in range(2)]
-    else:
-        for axis, stride in enumerate(strides):
-            _check_step(field, axis, stride, step)
-        make = _all if config.units == "all" else _unclipped
-        axes = [make(field, axis, int(stride or 1), patch, step) for axis, stride in enumerate(strides)]
-    return OcclusionPlan(axes[0], axes[1], patch)
+        y, x = (_one(field, axis, patch, step) for axis in range(2))
+        return _without_holes(OcclusionPlan(y, x, patch), field)
+    for axis, stride in enumerate(strides):
+        _check_step(field, axis, stride, step)
+    make = _all if config.units == "all" else _unclipped
+    y, x = (make(field, axis, int(stride or 1), patch, step) for axis, stride in enumerate(strides))
+    return OcclusionPlan(y, x, patch)
 
 
 def clipped_share(plan: OcclusionPlan, field: TheoreticalField) -> float:
@@ -143,3 +144,19 @@ def _one(field: TheoreticalField, axis: int, patch: int, step: int) -> AxisPlan:
     positions = [start + k * step for k in steps]
     kept = [p for p in positions if abs(p - center) <= reach and p + half >= 0 and p - half <= n - 1]
     return _axis(field, axis, kept, [unit], patch, step)
+
+
+def _without_holes(plan: OcclusionPlan, field: TheoreticalField) -> OcclusionPlan:
+    """The plan without the patches of which the unit sees no pixel; all of them where its exact set is not known."""
+    if field.untracked:
+        return plan
+    try:
+        seen = field.support(field.unit).pixels.values
+    except UnknownOperationError:
+        return plan
+    unseen = [
+        place
+        for place, (y0, y1, x0, x1) in enumerate(plan.patches)
+        if not seen[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)].any()
+    ]
+    return replace(plan, unseen=tuple(unseen))

@@ -134,3 +134,16 @@ def test_several_maps_leave_out_the_same_group() -> None:
     )["ratio"]
     assert found.value == pytest.approx(3)
     assert found.standard_error == pytest.approx(0, abs=1e-12)
+
+
+def test_replicates_are_averaged_and_their_scatter_is_the_error() -> None:
+    grid = {"y": [0.0, 1.0], "x": [0.0, 1.0]}
+    maps = [xr.DataArray([[1.0, 2], [3, value]], grid, ("y", "x")) for value in (4.0, 6.0, 11.0)]
+    found = GroupedMap.of_replicates(maps)
+    assert found.mean.values.tolist() == [[1, 2], [3, 7]]
+    estimate = jackknife(lambda map: {"corner": float(map[1, 1])}, found)["corner"]
+    assert estimate.standard_error == pytest.approx(np.std([4, 6, 11], ddof=1) / np.sqrt(3))
+    with pytest.raises(MeasurementError, match="there is no map to average; give at least one"):
+        GroupedMap.of_replicates([])
+    with pytest.raises(MeasurementError, match="the two maps lie on different grids"):
+        GroupedMap.of_replicates([maps[0], maps[1].assign_coords(x=[0.0, 2.0])])

@@ -1,5 +1,6 @@
 """Occlusion against an explicit loop over (unit, patch) pairs, captum's Occlusion, and the law for white inputs."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -177,6 +178,23 @@ def test_occluders_that_no_unit_sees_are_not_run(units: str) -> None:
     plan = plan_occlusion(OcclusionConfig(units=units, patch=1, step=1), field)
     assert len(plan.occluders) == 1
     assert plan.frame.shape == (1, 1)
+
+
+def test_patches_in_holes_of_the_field_are_not_run(images: Tensor) -> None:
+    """Dilations (2, 2, 2) see 49 of 169 pixels; the map is that of a plan which runs all of them."""
+    torch.manual_seed(0)
+    net = nn.Sequential(*[nn.Conv2d(3, 3, 3, dilation=2) for _ in range(3)]).double()
+    field = theoretical_field(net, None, (SIZE, SIZE))
+    plan = plan_occlusion(OcclusionConfig(units="one", patch=1, step=1), field)
+    assert (len(plan.occluders), len(plan.patches)) == (49, 169)
+    trunk = Trunk(net, field.layer, field.call, field.layout)
+    maps = []
+    for each in (plan, dataclasses.replace(plan, unseen=())):
+        difference = OccludedDifference(trunk, each, (SIZE, SIZE), torch.device("cpu"))
+        maps.append(occlusion_maps(difference, each, batch_of(images), torch.zeros_like(images), 16))
+    torch.testing.assert_close(maps[0], maps[1], rtol=1e-12, atol=0)
+    assert int((maps[0][0] == 0).sum()) == 120
+    assert bool((plan.counts() == 1).all())
 
 
 def test_unclipped_units_alone_are_read_in_that_mode() -> None:

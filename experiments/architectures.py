@@ -1,0 +1,132 @@
+"""How far do common architectures see, by theory, by their weights, by gradient and by occlusion?
+
+The last feature map of 24 networks from torchvision and timm with random weights, on white noise of 224 px, and of
+EfficientNet-Lite0, trained and random, on photographs. Measures the sweeps of conf/experiment/architectures.yaml and
+architectures_trained.yaml where they have not run yet, predicts each field from the weights, and writes the table of a paper.
+
+    python experiments/architectures.py
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from study import Claim, conclude, markdown, measured, run
+
+import erflab
+from erflab.analysis.scaling import Coefficient
+from erflab.config import ModelConfig
+from erflab.errors import ErflabError
+from erflab.figures.gallery import draw_gallery
+from erflab.figures.panel import ErfPanel
+from erflab.figures.style import save
+from erflab.models import build_model
+from erflab.tables import latex_table, quoted
+
+COLUMNS = {
+    "network": "network",
+    "weights": "weights",
+    "part": "layer",
+    "trf_size_y (px)": "TRF (px)",
+    "trf_local_size_y (px)": "local TRF (px)",
+    "predicted (px)": "predicted (px)",
+    "gradient.sigma (px)": "gradient (px)",
+    "occlusion.sigma (px)": "occlusion (px)",
+}
+KINDS = ("trained", "random")
+SCALED = {"convnext_atto": 32, "resmlp_12_224": 16}
+"""Side in px of the patch of networks whose branches are initialised with a scale near zero."""
+FINDING = """# Wide fields by theory, narrow ones in use
+
+Sigma in px of the unit at the centre of the last feature map, {} px images; an even field of that size has {:.1f} px. Brackets:
+95 % intervals over images. Local: without global side paths.
+
+"""
+
+
+def main(experiment: str = "architectures", reduced: Mapping[str, str] | None = None) -> None:
+    """`reduced` gives the options of the sweep fewer values (see `study.measured`)."""
+    sweep = Path("multirun") / experiment
+    found = [*measured(experiment, reduced).values(), *measured(f"{experiment}_trained").values()]
+    table = erflab.collect(found)
+    table.insert(1, "network", table["model"])
+    table["weights"] = ["random" if text.startswith("none") else "trained" for text in table["weights"]]
+    table["predicted (px)"] = [predicted(Path(directory)) for directory in table["run"]]
+    table.to_csv(sweep / "table.csv", index=False)
+    (sweep / "table.tex").write_text(latex_table(table, COLUMNS))
+    print(*save(draw(table), sweep / "architectures"), sep="\n")
+    side = erflab.load(found[0]).attribute("theory")["input_size"][0]
+    text = FINDING.format(side, side / math.sqrt(12)) + markdown(quoted(table, COLUMNS).to_dict("records"))
+    conclude(sweep, text, claims(table, side))
+
+
+def predicted(directory: Path) -> float | None:
+    """Sigma in px by structure and weights alone; None where an operation has no rule for it."""
+    result = erflab.load(directory)
+    config, theory = result.attribute("config")["model"], result.attribute("theory")
+    try:
+        model = build_model(ModelConfig(**config)).module
+        return erflab.predicted_field(model, theory["layer"], theory["input_size"]).sigma
+    except ErflabError:
+        return None
+
+
+def claims(table: pd.DataFrame, side: int) -> list[Claim]:
+    photographs = table["run"].str.contains("/trained/")
+    random = table[~photographs]
+    gradient = random["gradient.sigma (px)"]
+    predicted = (random["predicted (px)"] / gradient).dropna()
+    occluded = random["blurred_gradient_vs_occlusion.sigma_ratio"]
+    fill = (gradient / (side / math.sqrt(12)))[random["trf_size_y (px)"] >= side]
+    trained, untrained = (
+        coefficient_of(table[photographs & (table["weights"] == kind)].iloc[0], "occlusion.sigma") for kind in KINDS
+    )
+    patches = {name: gradient[random["network"] == name].iloc[0] * math.sqrt(12) for name in SCALED}
+    return [
+        Claim(
+            f"weights alone predict the gradient's sigma: median ratio {predicted.median():.3f}, "
+            f"{(abs(predicted - 1) < 0.1).mean():.0%} of {len(predicted)} networks within 10 %",
+            abs(predicted.median() - 1) < 0.05 and (abs(predicted - 1) < 0.1).mean() >= 0.5,
+        ),
+        Claim(
+            f"occlusion is the blurred gradient: median ratio of sigmas {occluded.median():.3f} over {len(occluded)} networks",
+            abs(occluded.median() - 1) < 0.05,
+        ),
+        Claim(
+            f"the {len(fill)} networks whose theoretical field covers the image see it unevenly: sigma is "
+            f"{fill.min():.2f} to {fill.max():.2f} (median {fill.median():.2f}) of an even field's",
+            fill.max() < 0.9,
+        ),
+        Claim(
+            "branches scaled by almost nothing leave the patch: the gradient is an even square of "
+            + ", ".join(f"{side:.1f} px ({name}: {SCALED[name]})" for name, side in patches.items()),
+            all(abs(side / SCALED[name] - 1) < 0.02 for name, side in patches.items()),
+        ),
+        Claim(
+            f"by occlusion EfficientNet-Lite0 sees less of photographs trained ({trained} px) than random ({untrained} px)",
+            trained.interval[1] < untrained.interval[0],
+        ),
+    ]
+
+
+def coefficient_of(row: pd.Series, name: str) -> Coefficient:
+    value, error, low, high = (float(row[f"{name}{end} (px)"]) for end in ("", "_error", "_low", "_high"))
+    return Coefficient(value, error, (low, high))
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """The gradient's maps, of the network on photographs the trained one alone."""
+    panels = []
+    for row in table[(table["weights"] == "trained") | ~table["run"].str.contains("/trained/")].to_dict("records"):
+        result = erflab.load(row["run"])
+        title = f"{row['network']}{', trained' if row['weights'] == 'trained' else ''}"
+        panels.append(ErfPanel(title, result.map(), box=result.box))
+    return draw_gallery(panels)
+
+
+if __name__ == "__main__":
+    run(main, "architectures")
