@@ -55,6 +55,15 @@ def test_what_is_stored_is_read_drawn_and_checked(scripts: Path, monkeypatch: py
     assert (sweep / "published_protocol.pdf").exists()
 
 
+@pytest.mark.slow
+def test_the_study_from_end_to_end(scripts: Path, capsys: pytest.CaptureFixture[str]):
+    import published_protocol as study
+
+    study.main()
+    assert "DOES NOT HOLD" not in capsys.readouterr().out
+    assert (scripts / "multirun" / "published_protocol" / "finding.md").exists()
+
+
 @pytest.mark.parametrize(("free", "holds"), [(10.0, True), (15.0, False)])
 def test_an_order_that_does_not_turn_round_is_noticed(free, holds):
     import published_protocol as study
