@@ -102,8 +102,7 @@ def channel_sum_flag(method: str, trunk: Trunk, aim: Aim, images: Tensor) -> Ite
 
     So it is behind a LayerNorm over channels without weights, and then a gradient of that sum is made of rounding errors.
     """
-    with torch.no_grad():
-        outputs = aim.read(trunk(images))
+    outputs = aim.read(_units(trunk, images))
     sums, scale = outputs.sum(1).abs(), outputs.square().sum(1).sqrt()
     if outputs.shape[1] > 1 and bool((scale > 0).any()) and bool((sums <= VANISHING_SUM * scale).all()):
         yield Flag("channel_sum", method, f"{float((sums / scale.clamp(min=1e-300)).max()):.0e} of the channels' norm")
@@ -114,11 +113,16 @@ def rounding_flag(measured: Measured, trunk: Trunk, images: Tensor) -> Iterator[
 
     Effects are squared differences of outputs. In a pass of many layers these are known to some `ROUGH` of their last digits.
     """
-    with torch.no_grad():
-        power = float(trunk(images).double().square().sum(1).mean())
+    power = float(_units(trunk, images).double().square().sum(1).mean())
     effect = float(measured.sums.mean.mean())
     if 0 < effect < (ROUGH * torch.finfo(images.dtype).eps) ** 2 * power:
         yield Flag("occlusion_rounding", "occlusion", f"{(effect / power) ** 0.5:.0e} of the outputs")
+
+
+def _units(trunk: Trunk, images: Tensor) -> Tensor:
+    """The trunk's units, one image at a time: of large images several may not fit in memory."""
+    with torch.no_grad():
+        return torch.cat([trunk(image[None]) for image in images])
 
 
 def refuse_flags(result: Result, runtime: RuntimeConfig) -> None:

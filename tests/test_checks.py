@@ -10,7 +10,7 @@ from nets import small_net
 from torch import Tensor, nn
 
 import erflab
-from erflab.config import InputXGradientConfig, RuntimeConfig
+from erflab.config import InputXGradientConfig, OcclusionConfig, RuntimeConfig
 from erflab.errors import ConfigError, FlaggedError
 from erflab.flags import FLAGS
 
@@ -164,3 +164,19 @@ def test_only_known_flags_can_be_accepted() -> None:
 
 def test_every_flag_says_what_to_do() -> None:
     assert all(";" in text for text in FLAGS.values())
+
+
+def test_images_of_which_two_do_not_fit_in_memory_are_looked_at_one_by_one() -> None:
+    class Large(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > 1:
+                raise MemoryError
+            return super().forward(x)
+
+    runtime = RuntimeConfig(progress=False, device="cpu", batch_size=1)
+    one = OcclusionConfig(units="one", patch=2, step=2, per_evaluation=1)
+    found = erflab.measure(
+        Large(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3)), torch.randn(3, 2, 9, 9), method=["gradient", "occlusion"],
+        magnitude="absolute", runtime=runtime, occlusion=one,
+    )  # fmt: skip
+    assert found.methods == ("gradient", "occlusion")
