@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from erflab.errors import ConfigError
 from erflab.target import OUTPUT, Trunk
@@ -54,6 +53,8 @@ def _same(found: Tensor, expected: Tensor) -> bool:
 
 def _cut(trunk: Trunk) -> Callable[[Tensor], Any]:
     """The model from its input to the layer's call alone, from torch.fx; the model itself for its output."""
+    from torchvision.models.feature_extraction import create_feature_extractor  # seconds, for the few runs that compile
+
     model: nn.Module = trunk.model
     if trunk.layer == OUTPUT:
         return lambda images: model(images)
