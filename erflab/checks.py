@@ -108,14 +108,18 @@ def channel_sum_flag(method: str, trunk: Trunk, aim: Aim, images: Tensor) -> Ite
         yield Flag("channel_sum", method, f"{float((sums / scale.clamp(min=1e-300)).max()):.0e} of the channels' norm")
 
 
-def rounding_flag(measured: Measured, trunk: Trunk, images: Tensor) -> Iterator[Flag]:
-    """Whether the mean effect of occluding is as small as float sums of the outputs are rough.
+def output_power(trunk: Trunk, images: Tensor) -> float:
+    """The sum over channels of squared outputs, mean over units and images."""
+    return float(_units(trunk, images).double().square().sum(1).mean())
+
+
+def rounding_flag(measured: Measured, power: float, dtype: torch.dtype) -> Iterator[Flag]:
+    """Whether the mean effect of occluding is as small as sums in `dtype` of outputs of this `output_power` are rough.
 
     Effects are squared differences of outputs. In a pass of many layers these are known to some `ROUGH` of their last digits.
     """
-    power = float(_units(trunk, images).double().square().sum(1).mean())
     effect = float(measured.sums.mean.mean())
-    if 0 < effect < (ROUGH * torch.finfo(images.dtype).eps) ** 2 * power:
+    if 0 < effect < (ROUGH * torch.finfo(dtype).eps) ** 2 * power:
         yield Flag("occlusion_rounding", "occlusion", f"{(effect / power) ** 0.5:.0e} of the outputs")
 
 

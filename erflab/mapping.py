@@ -17,7 +17,7 @@ from erflab.attribution.methods import PIXEL_METHODS
 from erflab.attribution.occlusion import Fill, OccludedDifference, blurred_fill, constant_fill, occlusion_maps
 from erflab.attribution.plan import clipped_share, plan_occlusion
 from erflab.checkpoint import Checkpoint
-from erflab.checks import channel_sum_flag, rounding_flag
+from erflab.checks import channel_sum_flag, output_power, rounding_flag
 from erflab.config import AttributionConfig, BaselineConfig, GradientConfig, OcclusionConfig, RuntimeConfig
 from erflab.convergence import Convergence
 from erflab.dataset import Measured
@@ -145,9 +145,9 @@ def _occlusion(target: Target, config: OcclusionConfig, setup: Setup) -> Measure
 
     # As many images at a time as make, with their occluders, one batch in memory.
     at_once = max(1, loader.fitting(target.computed_size) // config.per_evaluation)
+    power = output_power(target.trunk, _few(target, loader))
     found = setup.over_images("occlusion", [target], [measured], maps, at_once)[0]
-    rounding = rounding_flag(found, target.trunk, _few(target, loader))
-    return dataclasses.replace(found, flags=(*found.flags, *rounding))
+    return dataclasses.replace(found, flags=(*found.flags, *rounding_flag(found, power, loader.dtype)))
 
 
 def _fill(baseline: str, blur: int, loader: Loader) -> Fill:

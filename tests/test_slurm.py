@@ -63,7 +63,7 @@ def test_a_sweep_outlives_cancelled_and_killed_jobs(folder: Path, environment: d
             assert sweep.poll() is None, sweep.communicate()
             assert time.monotonic() < end, told(environment, "squeue")
             time.sleep(0.2)
-        (cancelled, _), (killed, process) = sorted(held(folder).items())
+        (cancelled, waiting), (killed, process) = sorted(held(folder).items())
         told(environment, "scancel", cancelled)
         os.kill(process, signal.SIGKILL)
         _, err = sweep.communicate(timeout=300)
@@ -79,6 +79,10 @@ def test_a_sweep_outlives_cancelled_and_killed_jobs(folder: Path, environment: d
     assert f"job {killed}: killed by signal 9, perhaps for want of memory" in reasons
     kept = {run: Path(run, "result.nc").stat().st_mtime_ns for run in table["run"][table["status"] == "finished"]}
 
+    end = time.monotonic() + 60
+    while Path(f"/proc/{waiting}").exists():  # Slurm calls a job cancelled before its process has ended
+        assert time.monotonic() < end
+        time.sleep(0.2)
     (folder / "hold").unlink()
     again = start(folder, environment, "hydra.launcher.tasks_per_node=2")  # two processes a measurement
     try:
