@@ -88,7 +88,7 @@ def install() -> None:
     try:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
-            subprocess.run(["apt-get", "-qq", *command], env=environment, check=True, timeout=600, capture_output=True)
+            subprocess.run(["apt-get", "-qq", *command], env=environment, check=True, timeout=240, capture_output=True)
     finally:
         if ours:
             policy.unlink()
