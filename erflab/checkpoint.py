@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import getitem
@@ -154,11 +155,26 @@ def write(file: Path, tree: State) -> None:
 
 def read(file: Path) -> State:
     """What `write` wrote, tuples as lists. Raises ResultError if the file is damaged, or has another format."""
+    with _opened(file) as (content, opened):
+        return _with_tensors(content, opened)
+
+
+def read_about(file: Path) -> Mapping[str, Any]:
+    """What the sums of a checkpoint are of, without reading them. Raises ResultError as `read`."""
+    with _opened(file) as (content, _):
+        about: Mapping[str, Any] = content["about"]
+        return about
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[State, Any]]:
+    """What a file holds but its tensors, and whatever gives those."""
     try:
         with safe_open(file, "pt") as opened:
             found = json.loads(opened.get_tensor(_JSON).numpy().tobytes())
             if (version := found["format"]) == FORMAT:
-                return _with_tensors(found["content"], opened)
+                yield found["content"], opened
+                return
     except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         raise ResultError(f"{file} cannot be read as a checkpoint: {error}") from error
     raise ResultError(f"{file} has checkpoint format {version}; this version reads format {FORMAT}.")

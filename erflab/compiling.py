@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from erflab.attribution.methods import HOOKING
 from erflab.errors import ConfigError
 from erflab.target import OUTPUT, Trunk
 
-UNCOMPILED = ("guided_backprop", "deeplift", "integrated_gradients")
+UNCOMPILED = (*HOOKING, "integrated_gradients")
 """Methods that hook modules, which are no more in compiled code, or differentiate at inputs that are no leaves."""
 SAME = 1e-3
 """Largest difference of outputs, over their largest value, that fused float32 sums explain."""

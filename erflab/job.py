@@ -10,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from erflab.checkpoint import FILE as CHECKPOINT
-from erflab.checkpoint import read as read_checkpoint
+from erflab.checkpoint import read_about
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
 from erflab.distributed import ALONE, Processes
-from erflab.drawing import draw_figures
 from erflab.errors import ResultError
 from erflab.failure import FAILURE, write_failure
 from erflab.identity import Differences, changed_files, differences, identity, refuse_another, relevant
 from erflab.jsonfiles import remove_unfinished
 from erflab.lock import alone_in
-from erflab.report import run_and_save
+from erflab.report import make_the_rest, run_and_save
 from erflab.result import Result, load
-from erflab.tracking import TRACKED, refuse_missing, track
+from erflab.tracking import TRACKED, refuse_missing
 
 RESULT_FILES = ("provenance.json", "result.nc", "summary.json", TRACKED)
 
@@ -111,7 +110,7 @@ def finished(config: ErflabConfig, directory: Path) -> Result | None:
 
 def _refuse_another_checkpoint(config: ErflabConfig, directory: Path) -> None:
     try:
-        found = read_checkpoint(directory / CHECKPOINT)["about"]
+        found = read_about(directory / CHECKPOINT)
     except ResultError:  # there is none, or it is of no use, which the measurement will say
         return
     refuse_another(directory, "checkpoint", _changed(config, found))
@@ -127,9 +126,7 @@ def _tell(result: Result, config: ErflabConfig, directory: Path) -> None:
     """The outcome of a finished run, as if it had been run again; what it lacks beside its maps is made."""
     if not _whole(directory / "summary.json"):
         result.save(directory)
-    draw_figures(result, config.runtime.figures, directory / "figures")
-    (directory / CHECKPOINT).unlink(missing_ok=True)
-    track(result, config.tracking, directory)
+    make_the_rest(result, config, directory)
     log.info("finished already; runtime.overwrite=true measures anew")
     print(directory, flush=True)
     refuse_flags(result, config.runtime)

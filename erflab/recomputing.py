@@ -18,11 +18,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import CheckpointError, checkpoint
 
 from erflab.aiming import Target
+from erflab.attribution.methods import HOOKING
 from erflab.config import RuntimeConfig
 from erflab.errors import ConfigError, MeasurementError
-
-HOOKED = ("guided_backprop", "deeplift")
-"""Methods that hook modules, which would run twice."""
 
 LARGE = 2**22
 """Px computed of an image above which runtime.recompute=auto recomputes: eager ResNet-50 keeps about 4 kB a pixel."""
@@ -45,7 +43,7 @@ def recomputing(method: str, targets: Sequence[Target], runtime: RuntimeConfig) 
 
 def refuse_unrecomputed(method: str, model: nn.Module, layers: Collection[str]) -> None:
     """Raise ConfigError for a method that does not run so, and for a model without blocks."""
-    if method in HOOKED:
+    if method in HOOKING:
         raise ConfigError(
             f"runtime.recompute is true, and {method} hooks modules, which would run twice; use runtime.recompute=auto."
         )
@@ -60,7 +58,7 @@ def recompute_wanted(runtime: RuntimeConfig, method: str, size: Collection[int])
     """Whether a method recomputes on images of which this height and width (px) are computed."""
     if runtime.recompute != "auto":
         return bool(runtime.recompute)
-    return math.prod(size) > LARGE and method not in HOOKED and not runtime.compile
+    return math.prod(size) > LARGE and method not in HOOKING and not runtime.compile
 
 
 def blocks(model: nn.Module, layers: Collection[str]) -> dict[str, nn.Module]:

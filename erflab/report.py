@@ -34,9 +34,7 @@ def run_and_save(config: ErflabConfig, directory: Path, processes: Processes = A
     )
     result = run_together(config, directory, processes)
     result.save(directory)  # first, so that a figure which cannot be drawn loses nothing that was measured
-    (directory / CHECKPOINT).unlink(missing_ok=True)
-    missed = draw_figures(result, config.runtime.figures, directory / "figures")
-    missed += track(result, config.tracking, directory)
+    missed = make_the_rest(result, config, directory)
     log.info("crop: %s", next(iter(result)).attribute("crop"))
     for verdict in _verdicts(result):
         log.info("%s", verdict)
@@ -54,6 +52,17 @@ def run_and_save(config: ErflabConfig, directory: Path, processes: Processes = A
     print(directory, flush=True)
     refuse_flags(result, config.runtime)
     return result
+
+
+def make_the_rest(result: Result, config: ErflabConfig, directory: Path) -> list[str]:
+    """What follows once a result is written: its checkpoint goes, figures are drawn and trackers told, where not done yet.
+
+    Returns:
+        A warning for each of them that could not be made.
+    """
+    (directory / CHECKPOINT).unlink(missing_ok=True)
+    missed = draw_figures(result, config.runtime.figures, directory / "figures")
+    return missed + track(result, config.tracking, directory)
 
 
 def _flags(result: Result) -> list[str]:

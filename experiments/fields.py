@@ -14,7 +14,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from spelled import expected_variance, network
-from study import Claim, measured, number
+from study import Claim, number, replicate_directories
 
 import erflab
 from erflab.analysis.scaling import Coefficient, replicate_mean
@@ -113,9 +113,7 @@ def structures(
     experiment: str, names: Mapping[str, str], reduced: Mapping[str, str] | None = None
 ) -> dict[str, Structure]:
     """The networks of an experiment whose first option is their layers, by the names that those have here."""
-    found: dict[str, list[Path]] = {}
-    for (layers, *_), directory in measured(experiment, reduced).items():
-        found.setdefault(layers, []).append(directory)
+    found = replicate_directories(experiment, reduced)
     return {names.get(layers, layers): Structure(layers, directories) for layers, directories in found.items()}
 
 

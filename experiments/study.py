@@ -48,9 +48,15 @@ def run(study: Callable[[str], None], name: str) -> None:
 
 def replicates(experiment: str, reduced: Mapping[str, str] | None = None) -> dict[str, list[Result]]:
     """The results of a sweep (see `measured`) by the value of its first option, such as the weight seeds of each network."""
-    found: dict[str, list[Result]] = {}
+    found = replicate_directories(experiment, reduced)
+    return {value: [erflab.load(directory) for directory in directories] for value, directories in found.items()}
+
+
+def replicate_directories(experiment: str, reduced: Mapping[str, str] | None = None) -> dict[str, list[Path]]:
+    """The same before they are read: where they are."""
+    found: dict[str, list[Path]] = {}
     for (value, *_), directory in measured(experiment, reduced).items():
-        found.setdefault(value, []).append(erflab.load(directory))
+        found.setdefault(value, []).append(directory)
     return found
 
 

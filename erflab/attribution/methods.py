@@ -48,3 +48,6 @@ PIXEL_METHODS: Mapping[str, PixelMethod] = {
     "guided_backprop": PixelMethod(guided_backprop_maps, "output/input"),
     "deeplift": PixelMethod(deeplift_maps, "output"),
 }
+
+HOOKING = ("guided_backprop", "deeplift")
+"""Methods that hook modules, each of which must then be run, and run once."""
