@@ -93,7 +93,8 @@ class Processes:
     def together(self) -> Iterator[None]:
         """All processes leave this block in the same way: done, or with an error, which is told to the others."""
         try:
-            yield
+            with stop_as_error():
+                yield
         except ProcessFailedError:
             raise  # all have been told
         except Exception as error:
@@ -192,7 +193,7 @@ def joined(environment: Mapping[str, str] = os.environ) -> Iterator[Processes]:
     theirs = dist.is_initialized()  # in a script that has joined them for a use of its own
     _joined = connected = _connect(placement)
     try:
-        with _told_to_stop():
+        with _heeding_stop():
             yield connected
     finally:
         _joined = ALONE
@@ -220,26 +221,41 @@ def _connect(placement: Placement) -> ConnectedProcesses:
     return ConnectedProcesses(placement.rank, placement.size, placement.local_rank, within, between)
 
 
+class _ToldToStop(BaseException):
+    """SIGTERM, on its way out of what ran. No Exception, which the code it arrives in may take for its own, as a trace does."""
+
+
 @contextlib.contextmanager
-def _told_to_stop() -> Iterator[None]:
+def stop_as_error() -> Iterator[None]:
+    """What SIGTERM ends inside the block, in processes that are joined, leaves it as ProcessDiedError."""
+    try:
+        yield
+    except _ToldToStop:
+        raise _died("this process was told to stop (SIGTERM), as all are when another of the run has died") from None
+
+
+@contextlib.contextmanager
+def _heeding_stop() -> Iterator[None]:
     """Inside the block SIGTERM is an error: torchrun sends it when another process has died, and the run is to say so."""
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # someone else, such as submitit, has a use for it
         yield
         return
     signal.signal(signal.SIGTERM, _stop)
     try:
-        yield
+        with stop_as_error():
+            yield
     finally:
         if signal.getsignal(signal.SIGTERM) is _stop:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    raise _died("this process was told to stop (SIGTERM), as all are when another of the run has died")
+    signal.signal(number, signal.SIG_IGN)  # once is enough, and the error is to be recorded and printed in peace
+    raise _ToldToStop
 
 
 def _died(what: str) -> ProcessDiedError:
-    """The error, which is to be recorded and printed in peace."""
+    """The error, which no SIGTERM that follows is to replace."""
     if signal.getsignal(signal.SIGTERM) is _stop:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return ProcessDiedError(f"{what}. {ADVICE}")

@@ -13,7 +13,7 @@ from erflab.checkpoint import FILE as CHECKPOINT
 from erflab.checkpoint import read_about
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
-from erflab.distributed import ALONE, Processes
+from erflab.distributed import ALONE, Processes, stop_as_error
 from erflab.errors import ResultError
 from erflab.failure import FAILURE, write_failure
 from erflab.identity import Differences, changed_files, differences, identity, refuse_another, relevant
@@ -56,7 +56,8 @@ def run_job(
     """
     with alone_in(directory):
         try:
-            _run(read, directory, hydra_files, processes)
+            with stop_as_error():
+                _run(read, directory, hydra_files, processes)
         except Exception as error:
             log.error("failed", exc_info=error)
             _record(error, directory, asked)

@@ -112,12 +112,12 @@ def images(count: int) -> Scenes:
 
 
 class Failing(nn.Module):
-    """A network that fails in process 1, from a forward pass on, in one of several ways."""
+    """A network that fails in one process (1, or WHERE says which), from a forward pass on, in one of several ways."""
 
     def __init__(self, fault: str = "none") -> None:
         super().__init__()
         self.net, self.fault, self.passes = small_net(), os.environ.get("FAULT", fault), 0
-        self.mine = os.environ.get("RANK") == "1"
+        self.mine = os.environ.get("RANK") == os.environ.get("WHERE", "1")
 
     def forward(self, x: Tensor) -> Tensor:
         self.passes += 1

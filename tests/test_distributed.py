@@ -234,6 +234,17 @@ def test_a_run_whose_process_was_killed_goes_on_with_any_number_of_processes(run
     assert 0 < next(iter(start["images"].values())) < 40
 
 
+@pytest.mark.parametrize("passes", [0, 1, 2, 3, 5])
+def test_a_first_process_that_is_told_to_stop_records_it(run: Run, tmp_path: Path, passes: int) -> None:
+    # Wherever it comes: the first passes are those of the theory, which takes any exception of a model for its refusal.
+    network = ["model._target_=several.Failing", "runtime.allow=[several]", "hydra.run.dir=run"]
+    fault = {"FAULT": "told", "PASSES": str(passes), "WHERE": "0"}
+    (code, told), _ = run(2, several.command_where, fault, tmp_path, *TINY, *network, "runtime.batch_size=1")
+    assert code == 1
+    assert told.count("erflab: error: this process was told to stop (SIGTERM)") == 1
+    assert json.loads((tmp_path / "run" / "failure.json").read_text())["kind"] == "ProcessDiedError"
+
+
 def test_an_error_before_measuring_is_told_once(run: Run, folder: Path) -> None:
     found = run(2, several.command, folder, *TINY, "images.count=0")
     assert [code for code, _ in found] == [1, 0]
