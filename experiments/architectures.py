@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from study import Claim, conclude, markdown, measured, run
+from study import Claim, markdown, measured, publish, rows, run
 
 import erflab
 from erflab.analysis.scaling import Coefficient
@@ -23,7 +23,6 @@ from erflab.config import ModelConfig
 from erflab.errors import ErflabError
 from erflab.figures.gallery import draw_gallery
 from erflab.figures.panel import ErfPanel
-from erflab.figures.style import save
 from erflab.models import build_model
 from erflab.tables import latex_table, quoted
 
@@ -42,9 +41,10 @@ SCALED = {"convnext_atto": 32, "resmlp_12_224": 16}
 """Side in px of the patch of networks whose branches are initialised with a scale near zero."""
 FINDING = """# Wide fields by theory, narrow ones in use
 
-Sigma in px of the unit at the centre of the last feature map, {} px images; an even field of that size has {:.1f} px. Brackets:
-95 % intervals over images. Local: without global side paths.
+Sigma in px of the unit at the centre of the last feature map, {side} px images; an even field of that size has {even:.1f} px.
+Brackets: 95 % intervals over images. Local: without global side paths.
 
+{table}
 """
 
 
@@ -58,10 +58,14 @@ def main(experiment: str = "architectures", reduced: Mapping[str, str] | None = 
     table["predicted (px)"] = [predicted(Path(directory)) for directory in table["run"]]
     table.to_csv(sweep / "table.csv", index=False)
     (sweep / "table.tex").write_text(latex_table(table, COLUMNS))
-    print(*save(draw(table), sweep / "architectures"), sep="\n")
-    side = erflab.load(found[0]).attribute("theory")["input_size"][0]
-    text = FINDING.format(side, side / math.sqrt(12)) + markdown(quoted(table, COLUMNS).to_dict("records"))
-    conclude(sweep, text, claims(table, side))
+    side = rows(found[0])[0]["input_size"][0]
+    shown = markdown(quoted(table, COLUMNS).to_dict("records"))
+    publish(experiment, FINDING, claims(table, side), draw(table), {}, table=shown, side=side, even=even(side))
+
+
+def even(side: int) -> float:
+    """Sigma in px of an even field of that side in px."""
+    return side / math.sqrt(12)
 
 
 def predicted(directory: Path) -> float | None:
@@ -79,18 +83,19 @@ def claims(table: pd.DataFrame, side: int) -> list[Claim]:
     photographs = table["run"].str.contains("/trained/")
     random = table[~photographs]
     gradient = random["gradient.sigma (px)"]
-    predicted = (random["predicted (px)"] / gradient).dropna()
+    ratio = (random["predicted (px)"] / gradient).dropna()
+    near = (abs(ratio - 1) < 0.1).mean()
     occluded = random["blurred_gradient_vs_occlusion.sigma_ratio"]
-    fill = (gradient / (side / math.sqrt(12)))[random["trf_size_y (px)"] >= side]
+    fill = (gradient / even(side))[random["trf_size_y (px)"] >= side]
     trained, untrained = (
         coefficient_of(table[photographs & (table["weights"] == kind)].iloc[0], "occlusion.sigma") for kind in KINDS
     )
-    patches = {name: gradient[random["network"] == name].iloc[0] * math.sqrt(12) for name in SCALED}
+    patches = {name: gradient[random["network"] == name].iloc[0] / even(1) for name in SCALED}
     return [
         Claim(
-            f"weights alone predict the gradient's sigma: median ratio {predicted.median():.3f}, "
-            f"{(abs(predicted - 1) < 0.1).mean():.0%} of {len(predicted)} networks within 10 %",
-            abs(predicted.median() - 1) < 0.05 and (abs(predicted - 1) < 0.1).mean() >= 0.5,
+            f"weights alone predict the gradient's sigma: median ratio {ratio.median():.3f}, "
+            f"{near:.0%} of {len(ratio)} networks within 10 %",
+            abs(ratio.median() - 1) < 0.05 and near >= 0.5,
         ),
         Claim(
             f"occlusion is the blurred gradient: median ratio of sigmas {occluded.median():.3f} over {len(occluded)} networks",
@@ -108,7 +113,7 @@ def claims(table: pd.DataFrame, side: int) -> list[Claim]:
         ),
         Claim(
             f"by occlusion EfficientNet-Lite0 sees less of photographs trained ({trained} px) than random ({untrained} px)",
-            trained.interval[1] < untrained.interval[0],
+            trained.below(untrained),
         ),
     ]
 

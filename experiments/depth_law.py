@@ -17,14 +17,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from study import Claim, conclude, markdown, measured, number, write_table
+from study import Claim, measured, number, publish
 
 from erflab.analysis.metrics import LUO_LEVEL
 from erflab.analysis.scaling import LinearLaw, PowerLaw, fit_linear, fit_power_law, replicate_means, uniform_variance
 from erflab.figures.growth import Growth, draw_growth
-from erflab.figures.style import TEXT, paper, save
+from erflab.figures.style import TEXT, paper_figure
 
-SWEEP = Path("multirun/depth_law")
 LABELS = {"uniform": "uniform", "linear": "linear", "relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
 SLOPE = uniform_variance(layers=1, kernel=3)
 EXACT = {"size": 0.489, "ratio": -0.477}  # exponents of the exact uniform stack over every depth n = 5..40
@@ -40,6 +39,7 @@ The law has slope {slope:.4f} px^2 and intercept 0; the exponents 0.5 and -0.5 a
 read beside the exact exponents of the same depths. At equal sigma the size of a random network is a few per cent smaller
 than the uniform one's: it is counted down from the peak, which scatter raises.
 
+{table}
 """
 
 
@@ -57,15 +57,12 @@ def main(random: Mapping[str, str] | None = None, uniform: Mapping[str, str] | N
     """`random` and `uniform` give the options of the two sweeps fewer values (see `measured`)."""
     points = [point("uniform", layers, "0", at) for (layers,), at in measured("depth_law_uniform", uniform).items()]
     points += [point(*values, at) for values, at in measured("depth_law", random).items()]
-    write_table(SWEEP / "points.csv", points)
     stacks = {name: fitted([p for p in points if p["weights"] == name]) for name in LABELS}
     depths = set(stacks["linear"].points["layers"])
     same = fitted([p for p in points if p["weights"] == "uniform" and p["layers"] in depths])
     table = [row(LABELS[name], stack) for name, stack in stacks.items()]
     table.insert(1, row("uniform, fewer depths", same))
-    write_table(SWEEP / "table.csv", table)
-    print(*save(draw(stacks), SWEEP / "depth_law"), sep="\n")
-    conclude(SWEEP, FINDING.format(slope=SLOPE) + markdown(table), claims(stacks))
+    publish("depth_law", FINDING, claims(stacks), draw(stacks), {"points": points, "table": table}, slope=SLOPE)
 
 
 def point(weights: str, layers: str, seed: str, directory: Path) -> dict[str, str | float]:
@@ -124,8 +121,7 @@ def draw(stacks: Mapping[str, Stack]) -> Figure:
         "size": ("size (px)", Growth("Gaussian limit", n, GAUSSIAN * np.sqrt(SLOPE * n))),
         "ratio": ("size / TRF", Growth("Gaussian limit", n, GAUSSIAN * np.sqrt(SLOPE * n) / (2 * n + 1))),
     }
-    with paper():
-        figure = Figure(figsize=(TEXT, 3.0), layout="constrained")
+    with paper_figure(TEXT, 3.0) as figure:
         for axes, (name, (label, limit)) in zip(figure.subplots(1, 3), limits.items(), strict=True):
             series = [growth(LABELS[weights], stack, name) for weights, stack in stacks.items()]
             draw_growth(axes, series, reference=limit, logarithmic=name != "variance")

@@ -11,17 +11,14 @@ operation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from fields import Structure, draw_fields, draw_sigmas, flat, near, structures
+from fields import Structure, draw_structures, flat, near, structures
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from study import Claim, conclude, markdown, number, run, write_table
+from study import Claim, numbers, publish, run
 
 from erflab.analysis.scaling import Coefficient, replicate_mean
-from erflab.figures.style import COLORS, PAGE, freeze_layout, paper, save
+from erflab.figures.points import draw_points
 
 NAMES = {
     "c3x6": "six 3 × 3",
@@ -43,25 +40,23 @@ relative growth of sigma over that of the theoretical field, 1 where both grow a
 3 x 3. FLOPs: a pixel of the input, zeros keeping the maps at their size. Photographs: sigma on them over that on noise.
 Brackets: 95 % t intervals over weight seeds.
 
+{table}
 """
 
 
 def main(experiment: str = "enlarge", reduced: Mapping[str, str] | None = None) -> None:
     """`reduced` gives the options of the sweep fewer values (see `study.measured`)."""
-    found, directory = structures(experiment, NAMES, reduced), Path("multirun") / experiment
+    found = structures(experiment, NAMES, reduced)
     shown = on_photographs(found, reduced)
     table = [row(name, structure, found[BASE]) | {"photographs": shown[name]} for name, structure in found.items()]
-    write_table(directory / "table.csv", table)
-    print(*save(draw(found), directory / "enlarge"), sep="\n")
-    conclude(directory, FINDING + markdown(table), claims(found, shown))
+    figure = draw_structures(found, 13, draw_growths, left=1.5)
+    publish(experiment, FINDING, claims(found, shown), figure, {"table": table})
 
 
 def on_photographs(found: Mapping[str, Structure], reduced: Mapping[str, str] | None) -> dict[str, Coefficient]:
     """Sigma on photographs over that on noise, by gradient, of the seeds that were shown both."""
-    shown = {name: structure.directories for name, structure in structures(PHOTOGRAPHS, NAMES, reduced).items()}
-    sigmas = {
-        name: np.array([number(at, "gradient.sigma") for at in directories]) for name, directories in shown.items()
-    }
+    shown = structures(PHOTOGRAPHS, NAMES, reduced)
+    sigmas = {name: numbers(structure.directories, "gradient.sigma") for name, structure in shown.items()}
     return {
         name: replicate_mean(sigma / found[name].sigmas["gradient"][: len(sigma)]) for name, sigma in sigmas.items()
     }
@@ -119,34 +114,12 @@ def claims(found: Mapping[str, Structure], shown: Mapping[str, Coefficient]) -> 
     ]
 
 
-def draw(found: Mapping[str, Structure]) -> Figure:
-    with paper():
-        figure = Figure(figsize=(PAGE, 3.9), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.7))
-        draw_fields(upper, upper.subplots(1, len(found)), found, 13)
-        left, right = lower.subplots(1, 2, width_ratios=(1.5, 1))
-        draw_sigmas(left, found)
-        draw_growths(right, found)
-        freeze_layout(figure)
-    return figure
-
-
 def draw_growths(axes: Axes, found: Mapping[str, Structure]) -> None:
     """Sigma against the theoretical field, both relative to the base; on the line both grow alike."""
     base, (_, *others) = found[BASE], found.items()
-    line = np.array([1, 1.9])
-    axes.plot(line, line, "--", color="black", linewidth=0.7)
-    for place, (name, structure) in enumerate(others):
-        grown = structure.over(base, "gradient")
-        color, marker = COLORS[place], "os^DvPX"[place]
-        reach = (
-            None if grown.interval is None else [[grown.value - grown.interval[0]], [grown.interval[1] - grown.value]]
-        )
-        axes.errorbar(
-            structure.trf / base.trf, grown.value, reach, fmt=marker, color=color, ms=4, mfc="none", label=flat(name)
-        )
+    axes.plot([1, 1.9], [1, 1.9], "--", color="black", linewidth=0.7)
+    draw_points(axes, {flat(name): (grown.trf / base.trf, grown.over(base, "gradient")) for name, grown in others})
     axes.set(xlabel="TRF / TRF of six 3 × 3", ylabel="$\\sigma$ / $\\sigma$ of six 3 × 3")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.3), ncols=2, handletextpad=0.2, columnspacing=0.5)
 
 
 if __name__ == "__main__":

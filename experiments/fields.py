@@ -14,14 +14,16 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from spelled import expected_variance, network
-from study import Claim, number, replicate_directories
+from study import Claim, number, numbers, replicate_directories
 
 import erflab
 from erflab.analysis.scaling import Coefficient, replicate_mean
 from erflab.analysis.sizes import Quantity
 from erflab.figures.bars import draw_bars
-from erflab.figures.maps import draw_map
-from erflab.figures.outlines import draw_box
+from erflab.figures.grid import draw_map_row
+from erflab.figures.legends import legend_above
+from erflab.figures.panel import ErfPanel
+from erflab.figures.style import PAGE, paper_figure
 from erflab.result import Result
 from erflab.storage import read_attributes
 from erflab.theory.cost import Cost
@@ -43,7 +45,7 @@ class Structure:
         found = {
             "expected": [math.sqrt(expected_variance(self.layers))] * len(self.directories),
             "predicted": [predicted(directory) for directory in self.directories],
-            **{name: [number(at, f"{name}.sigma") for at in self.directories] for name in METHODS[1:]},
+            **{name: numbers(self.directories, f"{name}.sigma") for name in METHODS[1:]},
         }
         return {name: np.array(values, float) for name, values in found.items()}
 
@@ -56,6 +58,11 @@ class Structure:
     def trf(self) -> int:
         """Side of the theoretical field in px."""
         return int(number(self.directories[0], "trf_size_y"))
+
+    @property
+    def holes(self) -> float:
+        """Share of the theoretical field that no path reaches, exact."""
+        return 1 - erflab.theoretical_field(network(self.layers), input_size=(SIDE, SIDE)).support().density
 
     @cached_property
     def cost(self) -> Cost:
@@ -129,26 +136,40 @@ def near(found: Mapping[str, Structure], reference: str, tolerance: float) -> Cl
     )
 
 
-def draw_fields(figure: Figure, row: Sequence[Axes], found: Mapping[str, Structure], half: float) -> None:
+def draw_structures(
+    found: Mapping[str, Structure],
+    half: float,
+    draw_beside: Callable[[Axes, Mapping[str, Structure]], None],
+    *,
+    lower: float = 1.7,
+    left: float = 1.0,
+) -> Figure:
+    """The fields above; sigma by each method below them on the left, and beside it what the study draws.
+
+    half: px shown to either side of the centre. lower, left: height and width of what is there over that of its neighbour.
+    """
+    with paper_figure(PAGE, 4.0) as figure:
+        above, below = figure.subfigures(2, 1, height_ratios=(1, lower))
+        draw_fields(above.subplots(1, len(found)), found, half)
+        sigmas, beside = below.subplots(1, 2, width_ratios=(left, 1))
+        draw_sigmas(sigmas, found)
+        draw_beside(beside, found)
+    return figure
+
+
+def draw_fields(row: Sequence[Axes], found: Mapping[str, Structure], half: float) -> None:
     """The gradient field of each network's first seed with its theoretical one, `half` px to either side."""
-    for axes, (name, structure) in zip(row, found.items(), strict=True):
-        limits = -half, half, -half, half
-        image = draw_map(axes, structure.first.map("gradient"), limits)
-        draw_box(axes, structure.first.box, limits)
-        axes.set(title=name, xlabel="x (px)")
-        axes.tick_params(labelleft=axes is row[0])
-    row[0].set_ylabel("y (px)")
-    figure.colorbar(image, ax=row, label="relative to peak", extend="min")
+    panels = [
+        ErfPanel(name, structure.first.map("gradient"), box=structure.first.box) for name, structure in found.items()
+    ]
+    draw_map_row(row, panels, (-half, half, -half, half))
 
 
 def draw_sigmas(axes: Axes, found: Mapping[str, Structure]) -> None:
     """Sigma of each network by each method, with intervals over seeds, and a tick across the bars where the law has it."""
     bars = {method: [Quantity.of(structure.mean(method), "px") for structure in found.values()] for method in METHODS}
-    labels = [*map(flat, found)]
-    draw_bars(axes, labels, bars, "$\\sigma$ (px)")
-    axes.set_xticks(axes.get_xticks(), labels, rotation=35, ha="right", rotation_mode="anchor")
+    draw_bars(axes, [*map(flat, found)], bars, "$\\sigma$ (px)")
     laws = [structure.sigmas["expected"][0] for structure in found.values()]
-    axes.hlines(
-        laws, np.arange(len(laws)) - 0.45, np.arange(len(laws)) + 0.45, "black", linewidth=0.8, label="expected"
-    )
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, columnspacing=1.0)
+    places = np.arange(len(laws))
+    axes.hlines(laws, places - 0.45, places + 0.45, "black", linewidth=0.8, label="expected")
+    legend_above(axes, 4, columnspacing=1.0)

@@ -10,53 +10,50 @@ holes in the exact set, and the unevenness of the gradient field over the cells 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from fields import Structure, draw_fields, structures
 from matplotlib.figure import Figure
-from spelled import network, parsed
-from study import Claim, conclude, markdown, replicates, write_table
+from spelled import parsed
+from study import Claim, publish
 
 import erflab
 from erflab.analysis.scaling import replicate_mean
 from erflab.analysis.spectrum import checkerboard
-from erflab.figures.maps import draw_map
-from erflab.figures.outlines import draw_box
 from erflab.figures.spectrum import draw_spectrum
-from erflab.figures.style import PAGE, freeze_layout, paper, save
-from erflab.result import Result
+from erflab.figures.style import PAGE, paper_figure
 
-SWEEP = Path("multirun/gridding")
-WHOLE = ("(1, 1, 1)", "(1, 2, 3)", "(1, 2, 5)")
+NAMES = {
+    "c3-c3-c3": "(1, 1, 1)",
+    "c3d2-c3d2-c3d2": "(2, 2, 2)",
+    "c3-c3d2-c3d3": "(1, 2, 3)",
+    "c3-c3d2-c3d5": "(1, 2, 5)",
+    "c3-c3d2-c3d9": "(1, 2, 9)",
+}
+PLAIN, LATTICE, EVEN, GROWN, SPARSE = NAMES.values()
 FINDING = """# Equal dilations leave holes; growing ones do not, but the field stays uneven
 
 TRF: side in px. Holes: share of it that no path reaches, exact. Unevenness: largest harmonic of the field summed by position
 modulo the largest dilation (1 for a lattice, 0 for an even field); mean over weight seeds with its 95 % t interval.
 
+{table}
 """
 
 
 def main(reduced: Mapping[str, str] | None = None) -> None:
     """`reduced` gives the options of the sweep fewer values (see `study.measured`)."""
-    found = replicates("gridding", reduced)
-    table = [row(layers, results) for layers, results in found.items()]
-    write_table(SWEEP / "table.csv", table)
-    print(*save(draw({layers: results[0] for layers, results in found.items()}), SWEEP / "gridding"), sep="\n")
-    conclude(SWEEP, FINDING + markdown(table), claims({str(r["dilations"]): r for r in table}))
+    found = structures("gridding", NAMES, reduced)
+    rows = {name: row(name, structure) for name, structure in found.items()}
+    publish("gridding", FINDING, claims(rows), draw(found), {"table": [*rows.values()]})
 
 
-def dilations(layers: str) -> tuple[int, ...]:
-    return tuple(layer.dilation for layer in parsed(layers))
-
-
-def row(layers: str, results: list[Result]) -> dict[str, Any]:
-    field = erflab.theoretical_field(network(layers), input_size=(48, 48))
-    period = max(2, *dilations(layers))
-    uneven = [checkerboard(result.map(), period) for result in results]
+def row(name: str, structure: Structure) -> dict[str, Any]:
+    period = max(2, *(layer.dilation for layer in parsed(structure.layers)))
+    uneven = [checkerboard(erflab.load(directory).map(), period) for directory in structure.directories]
     return {
-        "dilations": str(dilations(layers)),
-        "TRF (px)": int(field.size[0] or 0),
-        "holes": round(1 - field.support().density, 3),
+        "dilations": name,
+        "TRF (px)": structure.trf,
+        "holes": round(structure.holes, 3),
         "period (px)": period,
         "unevenness": replicate_mean(uneven),
         "seeds": len(uneven),
@@ -65,38 +62,27 @@ def row(layers: str, results: list[Result]) -> dict[str, Any]:
 
 def claims(rows: Mapping[str, dict[str, Any]]) -> list[Claim]:
     holes, uneven = ({name: row[key] for name, row in rows.items()} for key in ("holes", "unevenness"))
-    lattice, even, grown = uneven["(2, 2, 2)"], uneven["(1, 2, 3)"], uneven["(1, 2, 5)"]
     return [
-        Claim("(2, 2, 2) sees 49 of 169 px: 71 % holes", holes["(2, 2, 2)"] == round(120 / 169, 3)),
-        Claim("(2, 2, 2) is a lattice: unevenness 1", abs(lattice.value - 1) < 1e-6),
-        Claim("(1, 1, 1), (1, 2, 3) and (1, 2, 5) have no holes", not any(holes[n] for n in WHOLE)),
-        Claim("(1, 2, 9) has holes all the same", holes["(1, 2, 9)"] > 0),
+        Claim("(2, 2, 2) sees 49 of 169 px: 71 % holes", holes[LATTICE] == round(120 / 169, 3)),
+        Claim("(2, 2, 2) is a lattice: unevenness 1", abs(uneven[LATTICE].value - 1) < 1e-6),
+        Claim("(1, 1, 1), (1, 2, 3) and (1, 2, 5) have no holes", not any(holes[n] for n in (PLAIN, EVEN, GROWN))),
+        Claim("(1, 2, 9) has holes all the same", holes[SPARSE] > 0),
         Claim(
-            f"without a hole, (1, 2, 5) is still less even ({grown}) than (1, 2, 3) ({even})",
-            grown.interval is not None and even.interval is not None and grown.interval[0] > even.interval[1],
+            f"without a hole, (1, 2, 5) is still less even ({uneven[GROWN]}) than (1, 2, 3) ({uneven[EVEN]})",
+            uneven[GROWN].above(uneven[EVEN]),
         ),
     ]
 
 
-def draw(found: Mapping[str, Result]) -> Figure:
-    half = 13
-    with paper():
-        figure = Figure(figsize=(PAGE, 3.1), layout="constrained")
-        axes = figure.subplots(2, len(found), squeeze=False)
-        for (upper, lower), (layers, result) in zip(axes.T, found.items(), strict=True):
-            image = draw_map(upper, result.map(), (-half, half, -half, half))
-            draw_box(upper, result.box, (-half, half, -half, half))
-            upper.set(title=str(dilations(layers)), xlabel="x (px)")
-            power = draw_spectrum(lower, result.map())
-            for grid in (upper, lower):
-                if grid not in axes[:, 0]:
-                    grid.tick_params(labelleft=False)
-                    grid.set_ylabel("")
-            lower.set_xticks([-0.5, 0, 0.5])
-        axes[0, 0].set_ylabel("y (px)")
-        figure.colorbar(image, ax=axes[0], label="relative to peak", extend="min")
-        figure.colorbar(power, ax=axes[1], label="power / power at 0", extend="min")
-        freeze_layout(figure)
+def draw(found: Mapping[str, Structure]) -> Figure:
+    with paper_figure(PAGE, 3.1) as figure:
+        fields, spectra = figure.subplots(2, len(found), squeeze=False)
+        draw_fields(fields, found, 13)
+        for axes, structure in zip(spectra, found.values(), strict=True):
+            power = draw_spectrum(axes, structure.first.map())
+            axes.set_xticks([-0.5, 0, 0.5])
+            axes.label_outer()
+        figure.colorbar(power, ax=spectra, label="power / power at 0", extend="min")
     return figure
 
 

@@ -9,17 +9,13 @@ field by theory, by the weights, by gradient and by occlusion, its holes, and si
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from fields import Structure, draw_fields, draw_sigmas, flat, near, structures
+from fields import Structure, draw_structures, flat, near, structures
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from spelled import network
-from study import Claim, conclude, markdown, run, write_table
+from study import Claim, publish, run
 
-import erflab
-from erflab.figures.style import COLORS, PAGE, freeze_layout, paper, save
+from erflab.figures.points import draw_points
 
 NAMES = {
     "c1-c3x12": "twelve\n3 × 3",
@@ -39,30 +35,26 @@ d^2 (k^2 - 1) / 12 added to sigma^2 by each layer of kernel k and dilation d. Th
 large kernel (Simonyan and Zisserman 2015) holds for the theoretical field alone. FLOPs: a pixel of the input. Holes: share of
 the theoretical field that no path reaches, exact. Brackets: 95 % t intervals over weight seeds.
 
+{table}
 """
 
 
 def main(experiment: str = "local_or_deep", reduced: Mapping[str, str] | None = None) -> None:
     """`reduced` gives the options of the sweep fewer values (see `study.measured`)."""
-    found, directory = structures(experiment, NAMES, reduced), Path("multirun") / experiment
+    found = structures(experiment, NAMES, reduced)
     table = [row(name, structure) for name, structure in found.items()]
-    write_table(directory / "table.csv", table)
-    print(*save(draw(found), directory / "local_or_deep"), sep="\n")
-    conclude(directory, FINDING + markdown(table), claims(found))
+    figure = draw_structures(found, 14, draw_price, lower=1.8, left=1.3)
+    publish(experiment, FINDING, claims(found), figure, {"table": table})
 
 
 def row(name: str, structure: Structure) -> dict[str, Any]:
     sigma = structure.mean("gradient").value
     return structure.row(name) | {
         "sigma / TRF": round(sigma / structure.trf, 3),
-        "holes": round(holes(structure), 3),
+        "holes": round(structure.holes, 3),
         "px / 1000 parameters": round(1000 * sigma / structure.cost.parameters, 3),
         "px / 1000 FLOP / px": round(1000 * sigma / structure.flops, 3),
     }
-
-
-def holes(structure: Structure) -> float:
-    return 1 - erflab.theoretical_field(network(structure.layers), input_size=(56, 56)).support().density
 
 
 def claims(found: Mapping[str, Structure]) -> list[Claim]:
@@ -85,9 +77,9 @@ def claims(found: Mapping[str, Structure]) -> list[Claim]:
         ),
         Claim(
             f"dilations 1, 2, 3, 6 reach {dilated} of the width of twelve 3 x 3 at a third of the operations, without holes",
-            dilated.above(1.8) and found[DILATED].flops < 0.4 * found[DEEP].flops and holes(found[DILATED]) == 0,
+            dilated.above(1.8) and found[DILATED].flops < 0.4 * found[DEEP].flops and found[DILATED].holes == 0,
         ),
-        Claim("dilations 3, 3, 3, 3 leave holes", holes(found[LATTICE]) > 0.5),
+        Claim("dilations 3, 3, 3, 3 leave holes", found[LATTICE].holes > 0.5),
         *(
             Claim(
                 f"one depthwise 25 x 25 has the largest field for its {cost} (found: {flat(name)})", name == DEPTHWISE
@@ -103,27 +95,14 @@ def best(found: Mapping[str, Structure], cost: str) -> str:
     return max(whole, key=lambda name: whole[name].mean("gradient").value / getattr(whole[name].cost, cost))
 
 
-def draw(found: Mapping[str, Structure]) -> Figure:
-    with paper():
-        figure = Figure(figsize=(PAGE, 4.0), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.8))
-        draw_fields(upper, upper.subplots(1, len(found)), found, 14)
-        left, right = lower.subplots(1, 2, width_ratios=(1.3, 1))
-        draw_sigmas(left, found)
-        draw_price(right, found)
-        freeze_layout(figure)
-    return figure
-
-
 def draw_price(axes: Axes, found: Mapping[str, Structure]) -> None:
     """Sigma against the operations that it costs, the best at the upper left."""
-    for (name, structure), color, marker in zip(found.items(), (*COLORS, COLORS[0]), "osD^vP*X", strict=True):
-        sigma = structure.mean("gradient").value
-        axes.plot(structure.flops / 1000, sigma, marker, color=color, ms=5, label=flat(name), linestyle="none")
+    draw_points(
+        axes, {flat(name): (structure.flops / 1000, structure.mean("gradient")) for name, structure in found.items()}
+    )
     axes.set(xscale="log", xlabel="thousand FLOP / px", ylabel="$\\sigma$ (px)", ylim=(0, 8))
     axes.set_xticks([20, 50, 100, 200], ["20", "50", "100", "200"])
     axes.minorticks_off()
-    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.25), ncols=2, handletextpad=0.2, columnspacing=0.5)
 
 
 if __name__ == "__main__":

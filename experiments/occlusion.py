@@ -18,90 +18,79 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from study import Claim, coefficient, conclude, markdown, measured, rows, run, write_table
+from study import Claim, coefficient, measured, number, numbers, publish, rows, run
 
 import erflab
-from erflab.analysis.scaling import Coefficient, replicate_mean
+from erflab.analysis.scaling import replicate_mean
 from erflab.figures.comparison import draw_shares
 from erflab.figures.forest import draw_forest
-from erflab.figures.style import TEXT, freeze_layout, paper, save
+from erflab.figures.legends import legend_above
+from erflab.figures.style import TEXT, paper_figure
 from erflab.plots import blurred_groups
 from erflab.result import Result
 
-RATIO = "blurred_gradient_vs_occlusion.sigma_ratio"
-ELSEWHERE = "blurred_gradient_vs_occlusion.total_variation"
+COLUMNS = {
+    "gradient sigma (px)": "gradient.sigma",
+    "occlusion sigma (px)": "occlusion.sigma",
+    "ratio": "blurred_gradient_vs_occlusion.sigma_ratio",
+    "elsewhere": "blurred_gradient_vs_occlusion.total_variation",
+}
 NAMES = {"none": "random", "efficientnet_lite0": "trained"}
 FINDING = """# Occlusion is the blurred gradient, but for weights that work together
 
 The gradient's map blurred by the patch against occlusion's: ratio of their sigmas, 1 if occlusion saw no more than that, and
 the share of the one that lies elsewhere in the other. Intervals are over images; those of the linear network over weight seeds.
 
-{}
+{table_linear}
 
-{}
+{table}
 
-One gradient map takes 2 passes an image, one of occlusion 17, read at all units at once ({} times as long here); a unit at a
-time it would be {} passes.
+One gradient map takes 2 passes an image, one of occlusion 17, read at all units at once ({longer} times as long here); a unit
+at a time it would be {passes} passes.
 """
 
 
 def main(experiment: str = "occlusion", reduced: Mapping[str, str] | None = None) -> None:
     """`reduced` gives the options of the sweep of photographs other values (see `study.measured`)."""
-    sweep = Path("multirun") / experiment
     network = measured(experiment, reduced)
     linear = linear_rows(measured(f"{experiment}_linear"))
     trained = [trained_row(*options, rows(directory)[0]) for options, directory in network.items()]
-    write_table(sweep / "table_linear.csv", linear)
-    write_table(sweep / "table.csv", trained)
     chosen = network["efficientnet_lite0", "mean", max((patch for *_, patch in network), key=int)]
-    print(*save(draw(linear, trained, erflab.load(chosen)), sweep / "occlusion"), sep="\n")
-    text = FINDING.format(markdown(linear), markdown(trained), *cost(list(network.values())))
-    conclude(sweep, text, linear_claims(linear) + network_claims(trained))
+    figure = draw(linear, trained, erflab.load(chosen))
+    longer, passes = cost([*network.values()])
+    claims, tables = linear_claims(linear) + network_claims(trained), {"table_linear": linear, "table": trained}
+    publish(experiment, FINDING, claims, figure, tables, longer=longer, passes=passes)
 
 
 def linear_rows(found: Mapping[tuple[str, ...], Path]) -> list[dict[str, Any]]:
-    seeds: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    """The means over weight seeds, the last option, for each of the others."""
+    seeds: dict[tuple[str, str], list[Path]] = {}
     for (blur, patch, _), directory in found.items():
-        seeds.setdefault((blur, patch), []).append(rows(directory)[0])
-    return [
-        {
-            "noise": "white" if blur == "0" else f"smooth ({blur} px)",
-            "patch (px)": int(patch),
-            "gradient sigma (px)": mean(found, "gradient.sigma"),
-            "occlusion sigma (px)": mean(found, "occlusion.sigma"),
-            "ratio": mean(found, RATIO),
-            "elsewhere": mean(found, ELSEWHERE),
-            "added variance (px^2)": replicate_mean(
-                [r["occlusion.sigma"]["value"] ** 2 - r["gradient.sigma"]["value"] ** 2 for r in found]
-            ),
-            "(a^2 - 1) / 12": round((int(patch) ** 2 - 1) / 12, 3),
-        }
-        for (blur, patch), found in seeds.items()
-    ]
+        seeds.setdefault((blur, patch), []).append(directory)
+    return [linear_row(*options, directories) for options, directories in seeds.items()]
 
 
-def mean(found: list[dict[str, Any]], name: str) -> Coefficient:
-    return replicate_mean([row[name]["value"] for row in found])
+def linear_row(blur: str, patch: str, seeds: list[Path]) -> dict[str, Any]:
+    gradient, occlusion = (numbers(seeds, f"{method}.sigma") for method in ("gradient", "occlusion"))
+    return {
+        "noise": "white" if blur == "0" else f"smooth ({blur} px)",
+        "patch (px)": int(patch),
+        **{column: replicate_mean(numbers(seeds, name)) for column, name in COLUMNS.items()},
+        "added variance (px^2)": replicate_mean(occlusion**2 - gradient**2),
+        "(a^2 - 1) / 12": round((int(patch) ** 2 - 1) / 12, 3),
+    }
 
 
 def trained_row(weights: str, baseline: str, patch: str, summary: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "weights": NAMES[weights],
-        "baseline": baseline,
-        "patch (px)": int(patch),
-        "gradient sigma (px)": coefficient(summary, "gradient.sigma"),
-        "occlusion sigma (px)": coefficient(summary, "occlusion.sigma"),
-        "ratio": coefficient(summary, RATIO),
-        "elsewhere": coefficient(summary, ELSEWHERE),
-    }
+    read = {column: coefficient(summary, name) for column, name in COLUMNS.items()}
+    return {"weights": NAMES[weights], "baseline": baseline, "patch (px)": int(patch), **read}
 
 
 def cost(found: list[Path]) -> tuple[str, int]:
     """How many times as long occlusion took as the gradient, median over runs, and the passes of the classical loop."""
     timings = [json.loads((directory / "provenance.json").read_text())["timings"] for directory in found]
-    (row,) = rows(found[0])
-    step = row["stride_y"]["value"] / 4
-    positions = (row["trf_size_y"]["value"] + step) / step
+    step = number(found[0], "stride_y") / 4
+    positions = number(found[0], "trf_size_y") / step + 1
     return f"{np.median([t['occlusion'] / t['gradient'] for t in timings]):.1f}", round(positions) ** 2
 
 
@@ -122,15 +111,16 @@ def linear_claims(table: list[dict[str, Any]]) -> list[Claim]:
         Claim(
             "but a single network's occlusion map lies further from its gradient's: elsewhere "
             + ", ".join(str(row["elsewhere"]) for row in table),
-            all(s["elsewhere"].interval[0] > w["elsewhere"].interval[1] for w, s in zip(white, smooth, strict=True)),
+            all(s["elsewhere"].above(w["elsewhere"]) for w, s in zip(white, smooth, strict=True)),
         ),
     ]
 
 
 def network_claims(table: list[dict[str, Any]]) -> list[Claim]:
-    ratio = {(row["weights"], row["baseline"], row["patch (px)"]): row["ratio"] for row in table}
-    small, large = min(patch for *_, patch in ratio), max(patch for *_, patch in ratio)
-    smooth, detail = ratio["trained", "mean", large], ratio["trained", "blur", large]
+    ratios = {(row["weights"], row["baseline"], row["patch (px)"]): row["ratio"] for row in table}
+    trained = {(baseline, patch): ratio for (weights, baseline, patch), ratio in ratios.items() if weights == "trained"}
+    small, large = (pick(patch for _, patch in trained) for pick in (min, max))
+    smooth, detail = trained["mean", large], trained["blur", large]
     return [
         Claim(
             f"trained, photographs: occlusion by {large} px is wider than the blurred gradient ({smooth})",
@@ -142,34 +132,26 @@ def network_claims(table: list[dict[str, Any]]) -> list[Claim]:
         ),
         Claim(
             f"with {small} px there is none, whatever the baseline",
-            all(
-                value.covers(1)
-                for (weights, _, patch), value in ratio.items()
-                if weights == "trained" and patch == small
-            ),
+            all(ratio.covers(1) for (_, patch), ratio in trained.items() if patch == small),
         ),
         Claim(
             "random, photographs: occlusion is never the wider one, by any patch and baseline",
-            all(value.interval[1] > 1 for (weights, *_), value in ratio.items() if weights == "random"),
+            not any(ratio.below(1) for (weights, *_), ratio in ratios.items() if weights == "random"),
         ),
     ]
 
 
 def draw(linear: list[dict[str, Any]], trained: list[dict[str, Any]], result: Result) -> Figure:
-    series: dict[str, dict[str, Coefficient]] = {"linear": {}}
-    for row in linear:
-        series["linear"][f"{row['noise']} noise, {row['patch (px)']} px"] = row["ratio"]
+    series = {"linear": {f"{row['noise']} noise, {row['patch (px)']} px": row["ratio"] for row in linear}}
     for row in trained:
         series.setdefault(f"Lite0, {row['weights']}", {})[f"{row['baseline']}, {row['patch (px)']} px"] = row["ratio"]
-    with paper():
-        figure = Figure(figsize=(TEXT, 2.9), layout="constrained")
+    with paper_figure(TEXT, 2.9) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
         draw_forest(left, series, reference=1)
         left.set_xlabel("sigma: blurred gradient / occlusion")
-        left.legend(loc="lower center", bbox_to_anchor=(0.3, 1.0), ncols=3, columnspacing=1, handletextpad=0.2)
+        legend_above(left, 3, at=0.3, columnspacing=1, handletextpad=0.2)
         draw_shares(right, blurred_groups(result))
         right.set_title(f"trained, mean, {result.dataset['occlusion'].attrs['patch']} px")
-        freeze_layout(figure)
     return figure
 
 

@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import xarray as xr
 from matplotlib.figure import Figure
-from study import Claim, conclude, markdown, replicates, write_table
+from study import Claim, publish, replicates
 
 from erflab.analysis.metrics import share_outside
 from erflab.analysis.scaling import Coefficient, replicate_mean
-from erflab.figures.maps import draw_map
-from erflab.figures.style import TEXT, freeze_layout, paper, save
+from erflab.figures.grid import draw_map_grid
+from erflab.figures.panel import ErfPanel
 from erflab.result import Result
 
-SWEEP = Path("multirun/padding")
 UNITS = ("center", "edge", "corner")
 FINDING = """# Zeros take most of the field from units at the border; mirrored and wrapped images give it back
 
@@ -33,6 +31,7 @@ Six 3 x 3 convolutions, TRF 13 px. Energy: sum of the field over the image, over
 Border share: what of it lies on the outermost pixels. Far share: what lies beyond the TRF, on the other side of the image.
 Means over weight seeds with their 95 % t intervals.
 
+{table}
 """
 
 
@@ -40,9 +39,8 @@ def main(reduced: Mapping[str, str] | None = None) -> None:
     """`reduced` gives the options of the sweep fewer values (see `study.measured`)."""
     found = replicates("padding", reduced)
     rows = {(padding, unit): row(padding, unit, results) for padding, results in found.items() for unit in UNITS}
-    write_table(SWEEP / "table.csv", list(rows.values()))
-    print(*save(draw({padding: results[0] for padding, results in found.items()}), SWEEP / "padding"), sep="\n")
-    conclude(SWEEP, FINDING + markdown(list(rows.values())), claims(rows))
+    figure = draw({padding: results[0] for padding, results in found.items()})
+    publish("padding", FINDING, claims(rows), figure, {"table": [*rows.values()]})
 
 
 def row(padding: str, unit: str, results: list[Result]) -> dict[str, Any]:
@@ -96,20 +94,9 @@ def top(mean: Coefficient) -> float:
 
 
 def draw(found: Mapping[str, Result]) -> Figure:
-    with paper():
-        figure = Figure(figsize=(TEXT, 3.7), layout="constrained")
-        axes = figure.subplots(len(UNITS), len(found), squeeze=False)
-        for column, (padding, result) in zip(axes.T, found.items(), strict=True):
-            column[0].set_title(padding)
-            for cell, unit in zip(column, UNITS, strict=True):
-                image = draw_map(cell, part(result, unit).map())
-        for cell, unit in zip(axes[:, 0], UNITS, strict=True):
-            cell.set_ylabel(f"{unit}\ny (px)")
-        for cell in axes[-1]:
-            cell.set_xlabel("x (px)")
-        figure.colorbar(image, ax=axes, label="relative to peak", extend="min", shrink=0.6)
-        freeze_layout(figure)
-    return figure
+    return draw_map_grid(
+        [(unit, [ErfPanel(padding, part(result, unit).map()) for padding, result in found.items()]) for unit in UNITS]
+    )
 
 
 if __name__ == "__main__":

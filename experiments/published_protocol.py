@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from study import Claim, coefficient, conclude, markdown, measured, rows, run, write_table
+from study import Claim, coefficient, measured, publish, rows, run
 
 import erflab
 from erflab.analysis.metrics import contribution_square
 from erflab.analysis.replknet import REPLKNET_SHARES, replknet_area_ratio
 from erflab.analysis.scaling import Coefficient
-from erflab.figures.style import COLORS, COLUMN, DASHES, freeze_layout, paper, save
+from erflab.figures.style import COLORS, COLUMN, DASHES, paper_figure
 from erflab.result import Result
 
 TRAINED = {"model.name": "tf_efficientnet_lite0", "model.weights": "efficientnet_lite0"}
@@ -35,27 +35,26 @@ FACTORS = np.logspace(-6, 6, 25)
 SHARE = 0.5
 FINDING = """# The published area ratio is a choice of units
 
-{} images, {} px. r(t): area of the square that holds the share t, over that of the image, in %, with 95 % intervals over
-images. Published: of log10(A + 1), for A as it is; sides are whole odd numbers of px. Scale-free: of A. Last: the published
-r(50 %) of A / 1000, which is about the mean over channels in place of the sum, and of 1000 A.
+{images} images, {pixels} px. r(t): area of the square that holds the share t, over that of the image, in %, with 95 % intervals
+over images. Published: of log10(A + 1), for A as it is; sides are whole odd numbers of px. Scale-free: of A. Last: the
+published r(50 %) of A / 1000, which is about the mean over channels in place of the sum, and of 1000 A.
 
+{table}
 """
 
 
 def main(experiment: str = "published_protocol", reduced: Mapping[str, str] | None = None) -> None:
     """`reduced` gives the options of the sweep fewer values (see `study.measured`)."""
-    sweep = Path("multirun") / experiment
     measured(experiment, reduced)
     measured(experiment, {**(reduced or {}), **TRAINED})
-    found = sorted(path.parent for path in sweep.glob("*/summary.json"))  # with what others have added
+    found = sorted(path.parent for path in Path("multirun").glob(f"{experiment}/*/summary.json"))  # others' as well
     results = {label(result): result for result in map(erflab.load, found)}
-    table = [row(name, result, rows(at)[0]) for (name, result), at in zip(results.items(), found, strict=True)]
+    summaries = [rows(directory)[0] for directory in found]
+    table = [row(*named, summary) for named, summary in zip(results.items(), summaries, strict=True)]
     curves = {name: scaled(result) for name, result in results.items()}
-    write_table(sweep / "table.csv", table)
-    print(*save(draw(curves, results), sweep / "published_protocol"), sep="\n")
-    first = rows(found[0])[0]
-    text = FINDING.format(first["gradient.images"]["value"], first["input_size"][0])
-    conclude(sweep, text + markdown(table), [*claims(curves, results), order({row["network"]: row for row in table})])
+    checked = [*claims(curves, results), order({row["network"]: row for row in table})]
+    about = {"images": summaries[0]["gradient.images"]["value"], "pixels": summaries[0]["input_size"][0]}
+    publish(experiment, FINDING, checked, draw(curves, results), {"table": table}, **about)
 
 
 def label(result: Result) -> str:
@@ -126,7 +125,7 @@ def order(table: Mapping[str, Mapping[str, Any]]) -> Claim:
     return Claim(
         f"it turns an order round: of random networks ResNet-50 has a published r(50 %) of {b} % and ResNet-18 of {a} %, "
         f"scale-free {free_b} % and {free_a} %",
-        a.interval[1] < b.interval[0] and free_b.interval[1] < free_a.interval[0],
+        a.below(b) and free_b.below(free_a),
     )
 
 
@@ -136,8 +135,7 @@ def side(ratio: float, result: Result) -> float:
 
 
 def draw(curves: Mapping[str, np.ndarray], results: Mapping[str, Result]) -> Figure:
-    with paper():
-        figure = Figure(figsize=(COLUMN, 2.9), layout="constrained")
+    with paper_figure(COLUMN, 2.9) as figure:
         axes = figure.add_subplot()
         for (name, curve), color in zip(curves.items(), COLORS, strict=False):
             axes.plot(FACTORS, 100 * curve, color=color, label=name)
@@ -145,7 +143,6 @@ def draw(curves: Mapping[str, np.ndarray], results: Mapping[str, Result]) -> Fig
         axes.axvline(1, color="0.6", linewidth=0.6)
         axes.set(xscale="log", ylim=(0, None), xlabel="the map times", ylabel="r(50 %) (% of the image)")
         figure.legend(loc="outside upper center", ncols=2)
-        freeze_layout(figure)
     return figure
 
 

@@ -16,28 +16,26 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from spelled import Layer, parsed
-from study import Claim, conclude, markdown, measured, number, write_table
+from study import Claim, measured, number, publish
 
 import erflab
 from erflab.figures.maps import draw_map
 from erflab.figures.outlines import draw_box
-from erflab.figures.style import COLORS, DASHES, TEXT, freeze_layout, paper, save
+from erflab.figures.style import COLORS, DASHES, TEXT, paper_figure
 
-SWEEP = Path("multirun/recursion")
 FINDING = """# A field is counted from the last layer to the first
 
 Side in px of the field of one unit, exact. The recursion RF <- (RF - 1) * stride + kernel, run from the first layer to the
 last, is wrong on each of these: too large where a stride comes last, too small where strides come first. Run from the last to
 the first it is the theoretical field, and gradients arrive at every pixel of that and at no other.
 
+{table}
 """
 
 
 def main() -> None:
     found = {layers: directory for (layers,), directory in measured("recursion").items()}
     table = [row(layers, directory) for layers, directory in found.items()]
-    write_table(SWEEP / "table.csv", table)
-    print(*save(draw(found, table), SWEEP / "recursion"), sep="\n")
     agree = all(r["last to first"] == r["theory"] == r["gradient"] for r in table)
     claims = [
         Claim(
@@ -52,7 +50,7 @@ def main() -> None:
             and table[2]["first to last"] < table[2]["theory"],
         ),
     ]
-    conclude(SWEEP, FINDING + markdown(table), claims)
+    publish("recursion", FINDING, claims, draw(found, table), {"table": table})
 
 
 def recursion(layers: Sequence[Layer]) -> int:
@@ -76,8 +74,7 @@ def row(layers: str, directory: Path) -> dict[str, int | str]:
 
 
 def draw(found: dict[str, Path], table: Sequence[dict[str, int | str]]) -> Figure:
-    with paper():
-        figure = Figure(figsize=(TEXT, 2.0), layout="constrained")
+    with paper_figure(TEXT, 2.0) as figure:
         row_of_axes = figure.subplots(1, len(table))
         for axes, (layers, directory), sizes in zip(row_of_axes, found.items(), table, strict=True):
             result, wrong = erflab.load(directory), float(sizes["first to last"])
@@ -92,7 +89,6 @@ def draw(found: dict[str, Path], table: Sequence[dict[str, int | str]]) -> Figur
         row_of_axes[0].set_ylabel("y (px)")
         figure.colorbar(image, ax=row_of_axes, label="relative to peak", extend="min", shrink=0.7)
         figure.suptitle("gradient; theory (green); recursion from first to last (dashed)", fontsize=8)
-        freeze_layout(figure)
     return figure
 
 

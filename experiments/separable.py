@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from fields import Structure, draw_fields, draw_sigmas, flat, near, structures
+from fields import Structure, draw_structures, flat, near, structures
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy.stats import f as fisher
-from study import Claim, conclude, markdown, number, run, write_table
+from study import Claim, numbers, publish, run
 
 from erflab.analysis.scaling import Coefficient, replicate_mean
-from erflab.figures.style import PAGE, SERIES, freeze_layout, paper, save
+from erflab.figures.replicates import draw_replicates
 
 NAMES = {
     "c1-c3x8": "dense",
@@ -40,16 +37,16 @@ be the same for all. Scatter: standard deviation over weight seeds of the sigma 
 image blurs it. Evenness: exp(entropy) of the gradient field over that of a Gaussian of the same sigma. FLOPs: a pixel of the
 input. Brackets: 95 % t intervals over weight seeds.
 
+{table}
 """
 
 
 def main(experiment: str = "separable", reduced: Mapping[str, str] | None = None) -> None:
     """`reduced` gives the options of the sweep fewer values (see `study.measured`)."""
-    found, directory = structures(experiment, NAMES, reduced), Path("multirun") / experiment
+    found = structures(experiment, NAMES, reduced)
     table = [row(name, structure) for name, structure in found.items()]
-    write_table(directory / "table.csv", table)
-    print(*save(draw(found), directory / "separable"), sep="\n")
-    conclude(directory, FINDING + markdown(table), claims(found))
+    figure = draw_structures(found, 9, draw_scatter, lower=1.5)
+    publish(experiment, FINDING, claims(found), figure, {"table": table})
 
 
 def row(name: str, structure: Structure) -> dict[str, Any]:
@@ -62,7 +59,7 @@ def scatter(structure: Structure) -> float:
 
 
 def evenness(structure: Structure) -> Coefficient:
-    areas = np.array([number(at, "gradient.entropy_area") for at in structure.directories])
+    areas = numbers(structure.directories, "gradient.entropy_area")
     return replicate_mean(areas / (2 * math.pi * math.e * structure.sigmas["gradient"] ** 2))
 
 
@@ -88,34 +85,18 @@ def claims(found: Mapping[str, Structure]) -> list[Claim]:
         Claim(f"depthwise ones that never mix scatter {widest:.1f} times as much", widest > max(told, wider)),
         Claim(
             f"where channels never mix a few of them carry the field: evenness {uneven}, separable {even}",
-            uneven.interval is not None and even.above(uneven.interval[1]),
+            even.above(uneven),
         ),
     ]
 
 
-def draw(found: Mapping[str, Structure]) -> Figure:
-    with paper():
-        figure = Figure(figsize=(PAGE, 4.0), layout="constrained")
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.5))
-        draw_fields(upper, upper.subplots(1, len(found)), found, 9)
-        left, right = lower.subplots(1, 2)
-        draw_sigmas(left, found)
-        draw_scatter(right, found)
-        freeze_layout(figure)
-    return figure
-
-
 def draw_scatter(axes: Axes, found: Mapping[str, Structure]) -> None:
     """Every seed's sigma over the expected one."""
-    for shift, method, color in ((-0.15, "predicted", SERIES[0]), (0.15, "gradient", SERIES[1])):
-        for place, structure in enumerate(found.values()):
-            ratios = structure.sigmas[method] / structure.sigmas["expected"]
-            label = method if place == 0 else None
-            axes.plot([place + shift] * len(ratios), ratios, "o", color=color, ms=3, alpha=0.6, mew=0, label=label)
-    axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_ylabel("$\\sigma$ / expected, each seed")
-    axes.set_xticks(range(len(found)), [*map(flat, found)], rotation=35, ha="right", rotation_mode="anchor")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    ratios = {
+        method: [structure.sigmas[method] / structure.sigmas["expected"] for structure in found.values()]
+        for method in ("predicted", "gradient")
+    }
+    draw_replicates(axes, [*map(flat, found)], ratios, "$\\sigma$ / expected, each seed", reference=1)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
-from study import Claim, conclude, markdown, measured, number, rows, run, write_table
+from study import Claim, numbers, publish, replicate_directories, rows, run
 
 import erflab
 from erflab.analysis.curves import radial_curve
@@ -27,57 +27,44 @@ from erflab.analysis.scaling import Coefficient, replicate_mean
 from erflab.figures.curves import draw_curve
 from erflab.figures.growth import Growth, draw_growth
 from erflab.figures.maps import FLOOR
-from erflab.figures.style import COLORS, DASHES, TEXT, freeze_layout, paper, save
-
-Seeds = Mapping[str, Sequence[Path]]
-"""The results of every seed, by the first option of a sweep."""
+from erflab.figures.style import COLORS, DASHES, TEXT, paper_figure
 
 BLOCKS = {"layer1.0": 1, "layer1.1": 2, "layer1.3": 4, "layer1.7": 8, "layer1.15": 16}
 A_BLOCK = 2 * (2 / 3) * 4**2
 """What a block adds to sigma^2, in px^2."""
 LEVELS = ("0", "1", "2", "3")
 SIZES = {
-    "sigma (px)": "sigma",
-    "radius 50 % (px)": "radius_0.5",
-    "radius 90 % (px)": "radius_0.9",
-    "exponent": "fit_beta",
+    "sigma (px)": "gradient.sigma",
+    "radius 50 % (px)": "gradient.radius_0.5",
+    "radius 90 % (px)": "gradient.radius_0.9",
+    "exponent": "gradient.fit_beta",
 }
 LABELS = {"plain": "plain", "residual": "shortcuts", "normalised": "shortcuts, batch norm"}
 FINDING = """# Shortcuts narrow the field as gradients pass blocks by; a U-Net's skips add detail and leave the context
 
-Blocks passed: (sigma^2 - sigma^2 of the stem) / {:.2f} px^2. Means over weight seeds with their 95 % t intervals.
+Blocks passed: (sigma^2 - sigma^2 of the stem) / {a_block:.2f} px^2. Means over weight seeds with their 95 % t intervals.
 
-{}
+{table}
 
 A U-Net of four levels: the whole field, that of the same network without skips, and what passes through each level alone
 (3 is the bottom). Share: energy over the whole field's. Exponent: of the fitted generalised Gaussian, 2 for a Gaussian.
 
-{}
+{table_unet}
 """
 
 
 def main(experiment: str = "skip_connections", reduced: Mapping[str, str] | None = None) -> None:
     """`reduced` gives the options of both sweeps fewer values (see `study.measured`)."""
-    sweep = Path("multirun") / experiment
-    networks, unet = by_seed(experiment, reduced), by_seed(f"{experiment}_unet", reduced)
+    networks, unet = (replicate_directories(name, reduced) for name in (experiment, f"{experiment}_unet"))
     passed = {kind: blocks_passed(found) for kind, found in networks.items()}
     blocks = [{"blocks": n, **{LABELS[k]: passed[k][layer] for k in LABELS}} for layer, n in BLOCKS.items()]
     maps = {paths: [erflab.load(at).map() for at in found] for paths, found in unet.items()}
-    levels = {paths: {"share": share(maps, paths), **sizes(found)} for paths, found in unet.items()}
-    table = [{"paths": paths, **row} for paths, row in levels.items()]
-    write_table(sweep / "table.csv", blocks)
-    write_table(sweep / "table_unet.csv", table)
-    print(*save(draw(passed, maps), sweep / "skip_connections"), sep="\n")
-    text = FINDING.format(A_BLOCK, markdown(blocks), markdown(table))
-    nearer = replicate_mean(seeds(unet["all"], "radius_0.5") / seeds(unet["none"], "radius_0.5"))
-    conclude(sweep, text, residual_claims(passed) + unet_claims(levels, share(maps, *LEVELS), nearer))
-
-
-def by_seed(experiment: str, reduced: Mapping[str, str] | None) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for (value, *_), directory in measured(experiment, reduced).items():
-        found.setdefault(value, []).append(directory)
-    return found
+    levels = {paths: {"paths": paths, "share": share(maps, paths), **sizes(found)} for paths, found in unet.items()}
+    radii = {paths: numbers(found, "gradient.radius_0.5") for paths, found in unet.items()}
+    nearer = replicate_mean(radii["all"] / radii["none"])
+    claims = residual_claims(passed) + unet_claims(levels, share(maps, *LEVELS), nearer)
+    tables = {"table": blocks, "table_unet": [*levels.values()]}
+    publish(experiment, FINDING, claims, draw(passed, maps), tables, a_block=A_BLOCK)
 
 
 def blocks_passed(found: Sequence[Path]) -> dict[str, Coefficient]:
@@ -87,11 +74,7 @@ def blocks_passed(found: Sequence[Path]) -> dict[str, Coefficient]:
 
 
 def sizes(found: Sequence[Path]) -> dict[str, Coefficient]:
-    return {label: replicate_mean(seeds(found, name)) for label, name in SIZES.items()}
-
-
-def seeds(found: Sequence[Path], name: str) -> np.ndarray:
-    return np.array([number(directory, f"gradient.{name}") for directory in found])
+    return {label: replicate_mean(numbers(found, name)) for label, name in SIZES.items()}
 
 
 def share(maps: Mapping[str, Sequence[xr.DataArray]], *paths: str) -> Coefficient:
@@ -139,21 +122,14 @@ def unet_claims(
 
 
 def draw(passed: Mapping[str, Mapping[str, Coefficient]], maps: Mapping[str, Sequence[xr.DataArray]]) -> Figure:
-    with paper():
-        figure = Figure(figsize=(TEXT, 2.6), layout="constrained")
+    with paper_figure(TEXT, 2.6) as figure:
         left, right = figure.subplots(1, 2)
         n = np.array(list(BLOCKS.values()), float)
-        series = [grown(LABELS[kind], n, list(found.values())) for kind, found in passed.items()]
+        series = [Growth.of(LABELS[kind], n, [*found.values()]) for kind, found in passed.items()]
         draw_growth(left, series, reference=Growth("2 of 3", n, 2 / 3 * n), logarithmic=True)
         left.set(xlabel="blocks", ylabel="blocks passed by the gradient")
         draw_levels(right, maps)
-        freeze_layout(figure)
     return figure
-
-
-def grown(label: str, n: np.ndarray, found: Sequence[Coefficient]) -> Growth:
-    reach = [c.interval[1] - c.value if c.interval else np.nan for c in found]
-    return Growth(label, n, np.array([c.value for c in found]), np.array(reach))
 
 
 def draw_levels(axes: Any, maps: Mapping[str, Sequence[xr.DataArray]]) -> None:

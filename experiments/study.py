@@ -19,15 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 import erflab
 from erflab.analysis.scaling import Coefficient
 from erflab.compose import config_directory, register
+from erflab.figures.style import save
 from erflab.result import Result
 
 ROOT = Path(__file__).resolve().parents[1]
+
+Table = Sequence[Mapping[str, object]]
+"""Rows of equal columns."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,11 @@ def number(directory: Path, name: str) -> float:
     return float(row[name]["value"])
 
 
+def numbers(directories: Sequence[Path], name: str) -> np.ndarray:
+    """The same number of every result, such as one a weight seed."""
+    return np.array([number(directory, name) for directory in directories])
+
+
 def rows(directory: Path) -> list[dict[str, Any]]:
     """The summary of each layer or unit that a run measured."""
     summary = json.loads((directory / "summary.json").read_text())
@@ -87,8 +98,7 @@ def rows(directory: Path) -> list[dict[str, Any]]:
 def coefficient(row: Mapping[str, Any], name: str) -> Coefficient:
     """One number of a summary with its error over images."""
     found = row[name]
-    interval = found["interval"] and (found["interval"][0], found["interval"][1])
-    return Coefficient(found["value"], found["standard_error"], interval)
+    return Coefficient(found["value"], found["standard_error"], found["interval"] and tuple(found["interval"]))
 
 
 def _directories(experiment: str, reduced: Mapping[str, str]) -> dict[tuple[str, ...], Path]:
@@ -120,7 +130,27 @@ def _run(experiment: str, reduced: Mapping[str, str]) -> None:
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+def publish(
+    experiment: str,
+    finding: str,
+    claims: Sequence[Claim],
+    figure: Figure,
+    tables: Mapping[str, Table],
+    **values: object,
+) -> None:
+    """What a study leaves below multirun/EXPERIMENT: each table as NAME.csv, the figure under the study's name, finding.md.
+
+    In the finding {NAME} stands for a table, and for any of the values. Exits with a message if a claim does not hold.
+    """
+    directory = Path("multirun") / experiment
+    for name, table in tables.items():
+        write_table(directory / f"{name}.csv", table)
+    print(*save(figure, directory / experiment.removesuffix("_full")), sep="\n")
+    shown = {name: markdown(table) for name, table in tables.items()}
+    conclude(directory, finding.format(**shown, **values), claims)
+
+
+def write_table(path: Path, rows: Table) -> None:
     """A CSV file with one row a mapping, columns in the order of the first."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0].keys())
@@ -128,7 +158,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def markdown(rows: Sequence[Mapping[str, object]]) -> str:
+def markdown(rows: Table) -> str:
     """The same table for finding.md."""
     cells = [[*rows[0]], ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)

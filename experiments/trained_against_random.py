@@ -10,37 +10,34 @@ trained network are over scenes, those of random networks over weight seeds.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from study import Claim, coefficient, conclude, markdown, measured, rows, write_table
+from study import Claim, coefficient, measured, publish, rows
 
 from erflab.analysis.scaling import quotient, replicate_mean
 from erflab.figures.depth import DepthPoint, draw_depth
-from erflab.figures.style import save
 
-SWEEP = Path("multirun/trained_against_random")
+EXPERIMENT = "trained_against_random"
 TRAINED = {"model.weights": "efficientnet_lite0", "model.seed": "0"}
 RANDOM = {"model.weights": "none"}
-TEXT = """# Training narrows the field
+FINDING = """# Training narrows the field
 
 EfficientNet-Lite0, gradient energy of the centre unit on {images} crops of photographs, 352 x 352 px. Brackets: 95 %
 intervals, for the trained network over scenes, for random ones over {seeds} weight seeds; those of the ratio join both errors.
 Where the theoretical field is larger than the image, sigma is that of the part inside it.
 
+{table}
 """
 
 
 def main(seeds: str | None = None) -> None:
     """`seeds` gives the random networks other seeds than those of the sweep."""
-    (trained,) = measured("trained_against_random", TRAINED).values()
-    random = list(measured("trained_against_random", RANDOM | ({"model.seed": seeds} if seeds else {})).values())
+    (trained,) = measured(EXPERIMENT, TRAINED).values()
+    random = list(measured(EXPERIMENT, RANDOM | ({"model.seed": seeds} if seeds else {})).values())
     blocks = [block(row, [at[place] for at in map(rows, random)]) for place, row in enumerate(rows(trained))]
-    write_table(SWEEP / "table.csv", blocks)
-    print(*save(draw(blocks), SWEEP / "sigma_against_depth"), sep="\n")
-    text = TEXT.format(images=rows(trained)[0]["gradient.images"]["value"], seeds=len(random))
-    conclude(SWEEP, text + markdown(blocks), [narrowed(found) for found in blocks])
+    images, claims = rows(trained)[0]["gradient.images"]["value"], [narrowed(found) for found in blocks]
+    publish(EXPERIMENT, FINDING, claims, draw(blocks), {"table": blocks}, images=images, seeds=len(random))
 
 
 def block(trained: dict[str, Any], random: list[dict[str, Any]]) -> dict[str, Any]:

@@ -37,16 +37,20 @@ class Coefficient(Estimate):
         """Whether the 95 % interval holds `truth`; False without one."""
         return self.interval is not None and self.interval[0] <= truth <= self.interval[1]
 
-    def below(self, limit: float) -> bool:
-        """Whether the whole 95 % interval lies below `limit`; False without one."""
+    def below(self, limit: float | Coefficient) -> bool:
+        """Whether the whole 95 % interval lies below `limit`, or below the whole interval of another; False without one."""
+        if isinstance(limit, Coefficient):
+            return limit.interval is not None and self.below(limit.interval[0])
         return self.interval is not None and self.interval[1] < limit
 
     def within(self, low: float, high: float) -> bool:
         """Whether the whole 95 % interval lies between the two; False without one."""
         return self.interval is not None and low < self.interval[0] and self.interval[1] < high
 
-    def above(self, limit: float) -> bool:
-        """Whether the whole 95 % interval lies above `limit`; False without one."""
+    def above(self, limit: float | Coefficient) -> bool:
+        """Whether the whole 95 % interval lies above `limit`, or above the whole interval of another; False without one."""
+        if isinstance(limit, Coefficient):
+            return limit.below(self)
         return self.interval is not None and self.interval[0] > limit
 
 

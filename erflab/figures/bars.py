@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from erflab.analysis.sizes import Quantity
-from erflab.errors import MeasurementError
-from erflab.figures.style import SERIES
+from erflab.figures.groups import label_groups, side_by_side
+from erflab.figures.intervals import error_bars
 
 _ALL = 0.8  # of the room of a group
 _LEAST = 3  # groups for which there is room, so that a single one is no wall
@@ -32,33 +31,19 @@ def draw_bars(
     Raises:
         MeasurementError: if a series has another number of values than there are groups.
     """
-    for number, ((name, values), color) in enumerate(zip(series.items(), cycle(SERIES))):
-        if len(values) != len(groups):
-            raise MeasurementError(f"series {name!r} has {len(values)} values for {len(groups)} groups; give one each.")
-        offset = (number + 0.5) / len(series) * _ALL - _ALL / 2
-        heights = np.array([math.nan if v is None or v.value is None else v.value for v in values])
+    for name, values, color, places in side_by_side(groups, series, _ALL):
         axes.bar(
-            np.arange(len(groups)) + offset,
-            heights,
+            places,
+            np.array([math.nan if v is None or v.value is None else v.value for v in values]),
             _ALL / len(series),
-            yerr=np.transpose([_reach(v) for v in values]),
+            yerr=error_bars(values),
             color=color,
             label=name,
             error_kw={"elinewidth": 0.8, "capsize": 2, "capthick": 0.8},
         )
     spare = max(0, _LEAST - len(groups)) / 2
     axes.set_xlim(-0.5 - spare, len(groups) - 0.5 + spare)
-    axes.set_xticks(range(len(groups)), list(groups))
-    if len(groups) > 4:
-        axes.tick_params(axis="x", rotation=60)
+    label_groups(axes, groups)
     axes.set_ylabel(label)
     if log:
         axes.set_yscale("log")
-
-
-def _reach(quantity: Quantity | None) -> tuple[float, float]:
-    """How far the interval reaches below and above the value; nan for none."""
-    if quantity is None or quantity.value is None or quantity.interval is None:
-        return math.nan, math.nan
-    low, high = quantity.interval
-    return max(0.0, quantity.value - low), max(0.0, high - quantity.value)

@@ -10,8 +10,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from erflab.analysis.jackknife import Estimate
 from erflab.analysis.sizes import Sizes
-from erflab.figures.style import COLORS, COLUMN, freeze_layout, paper
+from erflab.figures.intervals import error_bars
+from erflab.figures.style import COLORS, COLUMN, paper_figure
 
 _MARKERS = "os^Dv"
 
@@ -44,12 +46,10 @@ def draw_depth(labels: Sequence[str], lines: Mapping[str, Sequence[DepthPoint]],
         lines: method -> one point a layer.
         title: above the figure.
     """
-    with paper():
-        figure = Figure(figsize=(COLUMN, 0.8 * COLUMN), layout="constrained")
+    with paper_figure(COLUMN, 0.8 * COLUMN) as figure:
         axes = figure.add_subplot()
         _draw(axes, labels, lines)
         axes.set_title(title)
-        freeze_layout(figure)
     return figure
 
 
@@ -60,15 +60,10 @@ def _draw(axes: Axes, labels: Sequence[str], lines: Mapping[str, Sequence[DepthP
     for number, (method, points) in enumerate(lines.items()):
         color = COLORS[number % len(COLORS)]
         kept = [(place, point) for place, point in zip(places, points, strict=True) if point.sigma]
-        errors = [
-            [0.0, 0.0] if p.interval is None else [max(0.0, p.sigma - p.interval[0]), max(0.0, p.interval[1] - p.sigma)]
-            for _, p in kept
-            if p.sigma is not None
-        ]
         axes.errorbar(
             [place for place, _ in kept],
             [float(p.sigma or 0.0) for _, p in kept],
-            yerr=list(zip(*errors, strict=True)) if errors else None,
+            yerr=error_bars([Estimate(point.sigma, interval=point.interval) for _, point in kept]),
             color=color,
             marker=_MARKERS[number % len(_MARKERS)],
             ms=3,

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from erflab.analysis.jackknife import Estimate
-from erflab.errors import MeasurementError
+from erflab.figures.intervals import error_bars, known_value
 from erflab.figures.style import COLORS, DASHES
 
 
@@ -29,9 +29,9 @@ def draw_forest(axes: Axes, series: Mapping[str, Mapping[str, Estimate]], refere
     for number, ((name, found), color) in enumerate(zip(series.items(), COLORS, strict=False)):
         place = np.array([rows.index(row) for row in found]) + 0.5 * ((number + 0.5) / len(series) - 0.5)
         axes.errorbar(
-            [_known(row, estimate) for row, estimate in found.items()],
+            [known_value(row, estimate) for row, estimate in found.items()],
             place,
-            xerr=np.transpose([_reach(estimate) for estimate in found.values()]),
+            xerr=error_bars([*found.values()]),
             fmt="os^Dv"[number % 5],
             color=color,
             markersize=3,
@@ -40,16 +40,3 @@ def draw_forest(axes: Axes, series: Mapping[str, Mapping[str, Estimate]], refere
         )
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-
-
-def _known(row: str, estimate: Estimate) -> float:
-    if estimate.value is None:
-        raise MeasurementError(f"{row!r} has no value; leave it out.")
-    return estimate.value
-
-
-def _reach(estimate: Estimate) -> tuple[float, float]:
-    """How far the interval reaches below and above the value; nan for none."""
-    if estimate.value is None or estimate.interval is None:
-        return np.nan, np.nan
-    return estimate.value - estimate.interval[0], estimate.interval[1] - estimate.value

@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from erflab.errors import MeasurementError
 from erflab.figures.extent import extent, union
 from erflab.figures.maps import FLOOR, draw_map
 from erflab.figures.outlines import draw_box
 from erflab.figures.panel import ErfPanel
-from erflab.figures.style import PAGE, freeze_layout, paper
+from erflab.figures.style import PAGE, paper_figure
 
 _MARGINS = 1.25, 0.45  # inches beside the maps, for labels and colour bar, and below them
 _GAP = 0.2  # inches between rows, for titles
@@ -35,9 +34,7 @@ def draw_gallery(panels: Sequence[ErfPanel], columns: int = 5, *, floor: float =
     rows = math.ceil(len(panels) / columns)
     side = (PAGE - _MARGINS[0]) / columns
     limits = union([extent(panel.map) for panel in panels])
-    with paper():
-        layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
-        figure = Figure(figsize=(PAGE, rows * (side + _GAP) + _MARGINS[1]), layout=layout)
+    with paper_figure(PAGE, rows * (side + _GAP) + _MARGINS[1], pad=0.02) as figure:
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
         for cell, panel in zip(axes, panels, strict=False):
             panel.peak  # noqa: B018 - refuses what cannot be drawn
@@ -52,5 +49,4 @@ def draw_gallery(panels: Sequence[ErfPanel], columns: int = 5, *, floor: float =
         figure.supxlabel("x (px)", fontsize=8)
         figure.supylabel("y (px)", fontsize=8)
         figure.colorbar(image, ax=list(axes[: len(panels)]), label="relative to peak", extend="min", shrink=0.6)
-        freeze_layout(figure)
     return figure

@@ -10,8 +10,12 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from numpy.typing import ArrayLike
 
+from erflab.analysis.jackknife import Estimate
 from erflab.analysis.scaling import LinearLaw, PowerLaw
+from erflab.figures.intervals import error_bars
+from erflab.figures.legends import legend_above
 from erflab.figures.style import COLORS
 
 _MARKERS = "osD^v"  # told apart in grey as well, where the points of two series coincide
@@ -24,9 +28,15 @@ class Growth:
     label: str
     x: Float[np.ndarray, " points"]
     y: Float[np.ndarray, " points"]
-    reach: Float[np.ndarray, " points"] | None = None
-    """Half the length of each point's error bar; nan for none."""
+    reach: Float[np.ndarray, " points"] | Float[np.ndarray, "2 points"] | None = None
+    """Half the length of each point's error bar, or how far it reaches down and up; nan for none."""
     law: LinearLaw | PowerLaw | None = None
+
+    @classmethod
+    def of(cls, label: str, x: ArrayLike, numbers: Sequence[Estimate]) -> Growth:
+        """Numbers with their intervals at each x."""
+        y = np.array([number.value for number in numbers], float)
+        return cls(label, np.asarray(x, float), y, error_bars(numbers))
 
 
 def draw_growth(
@@ -59,15 +69,7 @@ def draw_growth(
     for grown, color, marker in zip(series, cycle(COLORS), cycle(_MARKERS)):
         _draw_series(axes, grown, color, marker)
     title = _legend_title(series)
-    axes.legend(
-        title=title,
-        title_fontsize=7,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        handlelength=1.6,
-        labelspacing=0.3,
-        borderaxespad=0.2,
-    )
+    legend_above(axes, title=title, title_fontsize=7, handlelength=1.6, labelspacing=0.3, borderaxespad=0.2)
 
 
 def _draw_series(axes: Axes, grown: Growth, color: str, marker: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.typing import LineStyleType
 
 COLUMN = 3.25
@@ -78,6 +79,20 @@ def paper() -> Iterator[None]:
         mpl.rcdefaults()  # a user's matplotlibrc must not change a stored figure
         mpl.rcParams.update(_SETTINGS)
         yield
+
+
+@contextmanager
+def paper_figure(width: float, height: float, pad: float = 0.04167) -> Iterator[Figure]:
+    """A figure to draw in inside the context, in the paper's style; its layout is constrained, and frozen at the end.
+
+    Args:
+        width, height: inches.
+        pad: inches left about each of the axes, by default as many as matplotlib leaves.
+    """
+    with paper():
+        figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=pad, h_pad=pad))
+        yield figure
+        freeze_layout(figure)
 
 
 def freeze_layout(figure: Figure) -> None:

@@ -110,7 +110,7 @@ def test_separable_convolutions_are_told_by_field_scatter_and_evenness(monkeypat
         sigmas["predicted"] = sigmas["expected"] * (1 + 0.1 * times * (SCATTER - 1))
 
     gaussian = 2 * math.pi * math.e * 16 / 3
-    monkeypatch.setattr(separable, "number", lambda at, name: gaussian)
+    monkeypatch.setattr(separable, "numbers", lambda found, name: np.full(len(found), gaussian))
     (mixed,) = failed(separable, known("separable", spread))
     assert mixed.startswith("where channels never mix a few of them carry the field")
     same = failed(separable, known("separable"))

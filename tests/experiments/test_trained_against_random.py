@@ -40,7 +40,7 @@ def test_the_finding_is_drawn_written_and_checked(scripts: Path, capsys: pytest.
     # Seeds at 8.0, 8.1, 8.2, 8.3: mean 8.15, standard error 0.0645, t(3) = 3.182.
     assert table[0]["sigma random (px)"] == "8.150 [7.945, 8.355]"
     assert table[0]["trained / random"].startswith("0.491 [0.450, 0.532]")
-    assert (sweep / "sigma_against_depth.pdf").exists()
+    assert (sweep / "trained_against_random.pdf").exists()
     assert "holds: blocks.0: training narrowed the field, to 0.491" in capsys.readouterr().out
 
 
