@@ -162,7 +162,7 @@ def draw_fields(row: Sequence[Axes], found: Mapping[str, Structure], half: float
     panels = [
         ErfPanel(name, structure.first.map("gradient"), box=structure.first.box) for name, structure in found.items()
     ]
-    draw_map_row(row, panels, (-half, half, -half, half))
+    draw_map_row([*row], panels, (-half, half, -half, half))
 
 
 def draw_sigmas(axes: Axes, found: Mapping[str, Structure]) -> None:

@@ -12,7 +12,7 @@ from erflab.figures.intervals import error_bars, known_value
 from erflab.figures.legends import legend_below
 from erflab.figures.style import COLORS
 
-_MARKERS = "os^DvPX*"  # one more than there are colours, so that both together do not repeat for long
+_MARKERS = "os^DvPX<"  # one more than there are colours, so that both together do not repeat for long
 
 
 def draw_points(axes: Axes, points: Mapping[str, tuple[float, Estimate]]) -> None:

@@ -224,6 +224,14 @@ def test_a_quotient_has_the_error_of_the_delta_method():
     assert found.within(0.1, 1)
     assert not found.within(0.5, 1)
     assert not found.within(0.1, 0.5)
+    above = Coefficient(found.value + 2, None, (found.interval[1] + 0.1, found.interval[1] + 4))
+    assert found.below(above)
+    assert above.above(found)
+    touching = Coefficient(above.value, None, (found.interval[1], above.interval[1]))
+    assert not found.below(touching)
+    assert not touching.above(found)
+    assert not found.below(Coefficient(9.0))  # without an interval nothing is told
+    assert not Coefficient(9.0).above(found)
     assert quotient(Coefficient(4.0), Coefficient(8.0, 0.4), freedom=5) == Coefficient(0.5)
     with pytest.raises(MeasurementError, match="a quotient needs two numbers"):
         quotient(Estimate(None), Coefficient(1.0), freedom=1)

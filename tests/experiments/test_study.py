@@ -82,6 +82,35 @@ def test_a_table_is_written_and_shown(scripts):
     assert markdown(rows) == "| layers | sigma |\n| --- | --- |\n| 5 | 1.8 |\n| 10 | 2.6 |"
 
 
+def test_a_number_of_every_seed(scripts):
+    from study import numbers
+
+    for seed in (0, 1):
+        (scripts / str(seed)).mkdir()
+        (scripts / str(seed) / "summary.json").write_text(json.dumps({"gradient.sigma": {"value": 2.5 + seed}}))
+    assert numbers([scripts / "0", scripts / "1"], "gradient.sigma").tolist() == [2.5, 3.5]
+
+
+def test_what_a_study_found_lies_beside_its_results(scripts, capsys):
+    from matplotlib.figure import Figure
+    from study import Claim, publish
+
+    folder = scripts / "multirun" / "depth_full"
+    folder.mkdir(parents=True)
+    tables = {"points": [{"layers": 5}], "table": [{"slope": 0.667}]}
+    publish("depth_full", "# Slope {slope:.1f}\n\n{table}\n", [Claim("it grows", True)], Figure(), tables, slope=2 / 3)
+    assert {path.name for path in folder.iterdir()} == {
+        "points.csv",
+        "table.csv",
+        "depth.pdf",
+        "depth.png",
+        "finding.md",
+    }
+    text = (folder / "finding.md").read_text()
+    assert text == "# Slope 0.7\n\n| slope |\n| --- |\n| 0.667 |\n\n- holds: it grows\n"
+    assert "multirun/depth_full/depth.png" in capsys.readouterr().out
+
+
 def test_a_finding_that_holds_is_written(scripts, capsys):
     from study import Claim, conclude
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from erflab.analysis import fit_linear, fit_power_law
+from erflab.analysis.scaling import Coefficient
 from erflab.figures.growth import Growth, draw_growth
 from erflab.figures.style import paper
 
@@ -50,6 +51,15 @@ def test_points_bars_and_law_are_where_the_numbers_are():
     (law,) = (line for line in axes.lines if line.get_gid() == "law")
     assert np.allclose(law.get_ydata(), grown.law.at(law.get_xdata()))
     assert (law.get_xdata().min(), law.get_xdata().max()) == (5, 40)
+
+
+def test_numbers_with_intervals_are_points_with_bars():
+    numbers = [Coefficient(2.0, 0.1, (1.5, 3.0)), Coefficient(4.0)]
+    (bars,) = drawn(Growth.of("ReLU", [5, 10], numbers)).containers
+    points, _, (segments,) = bars.lines
+    assert points.get_xydata().tolist() == [[5, 2], [10, 4]]
+    assert segments.get_segments()[0][:, 1].tolist() == [1.5, 3.0]
+    assert np.isnan(segments.get_segments()[1]).any()
 
 
 def test_a_power_law_is_straight_on_logarithmic_axes_with_plain_numbers():

@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from erflab.analysis import GroupedMap, fit_falloff, moments
+from erflab.analysis.jackknife import Estimate
 from erflab.analysis.sizes import Quantity
 from erflab.errors import MeasurementError
 from erflab.figures import ErfPanel, draw_erf, paper
@@ -17,12 +18,15 @@ from erflab.figures.bars import draw_bars
 from erflab.figures.comparison import difference as map_difference
 from erflab.figures.comparison import draw_difference, draw_shares
 from erflab.figures.convergence import draw_convergence
-from erflab.figures.grid import draw_map_grid
+from erflab.figures.grid import draw_map_grid, draw_map_row
 from erflab.figures.pairs import draw_pair
+from erflab.figures.points import draw_points
 from erflab.figures.radial import draw_encircled, draw_radial
+from erflab.figures.replicates import draw_replicates
 from erflab.figures.residual import draw_residual
 from erflab.figures.sections import draw_sections
 from erflab.figures.spectrum import draw_spectrum
+from erflab.figures.style import paper_figure
 
 
 def groups(sigma: float, half: float = 30, step: float = 1.0, cusp: bool = False) -> GroupedMap:
@@ -116,6 +120,19 @@ def test_a_grid_of_maps(difference):
         draw_map_grid([("layer1", [GRADIENT]), ("layer2", [GRADIENT, OCCLUSION])])
 
 
+def test_a_row_of_maps(difference):
+    with paper_figure(3.25, 1.5) as figure:
+        row = [*figure.subplots(1, 2)]
+        draw_map_row(row, [GRADIENT, OCCLUSION], (-26, 26, -26, 26))
+    assert [axes.get_title() for axes in row] == ["gradient", "occlusion"]
+    assert {(axes.get_xlim(), axes.get_ylim()) for axes in row} == {((-26, 26), (26, -26))}
+    assert [[patch.get_gid() for patch in axes.patches] for axes in row] == [["TRF"], ["TRF"]]
+    assert len(figure.axes) == 3  # with one colour bar
+    assert difference(figure, "row") is None
+    with pytest.raises(MeasurementError, match=r"the map 'empty' has no positive value \(peak 0\)"):
+        draw_map_row([*Figure().subplots(1, 2)], [ErfPanel("empty", 0 * GRADIENT.map), GRADIENT])
+
+
 def test_a_pair(difference):
     sigmas = Quantity(9.0, "px", 0.5), Quantity(None, "px")
     figure = draw_pair(GRADIENT, ErfPanel("gradient", groups(8).mean), ("random", "trained"), sigmas=sigmas)
@@ -139,6 +156,50 @@ def test_bars_reach_to_their_intervals_and_miss_where_there_is_none(difference):
     assert difference(figure, "bars") is None
     with pytest.raises(MeasurementError, match="series 'gradient' has 2 values for 1 groups; give one each"):
         draw_bars(axes, ["layer1"], values, "")
+
+
+def test_a_bar_of_a_number_outside_its_interval_reaches_to_one_side_alone():
+    axes = Figure().subplots()
+    draw_bars(axes, ["layer1"], {"gradient": [Quantity(0.2, "1", 0.02, (0.21, 0.25))]}, "")
+    assert axes.containers[0].lines[2][0].get_segments()[0][:, 1] == pytest.approx([0.2, 0.25])
+
+
+@pytest.mark.parametrize(("count", "angle"), [(4, 0), (5, 35), (9, 60)])
+def test_the_names_of_many_groups_are_written_aslant(count, angle):
+    axes = Figure().subplots()
+    names = [f"layer{number}" for number in range(count)]
+    draw_bars(axes, names, {"gradient": [Quantity(1.0, "1")] * count}, "")
+    assert [label.get_text() for label in axes.get_xticklabels()] == names
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {angle}
+
+
+def test_replicates_are_points_above_their_group(difference):
+    seeds = {"predicted": [[1.0, 1.1], [0.7, 1.0, 1.3]], "gradient": [[1.05, 1.1], [0.8, 1.0, 1.2]]}
+    with paper_figure(3.25, 2.0) as figure:
+        axes = figure.add_subplot()
+        draw_replicates(axes, ["dense", "depthwise"], seeds, "sigma / expected", reference=1)
+    predicted, gradient, reference = axes.lines
+    assert predicted.get_ydata().tolist() == [1.0, 1.1, 0.7, 1.0, 1.3]
+    assert gradient.get_xdata() == pytest.approx([0.15, 0.15, 1.15, 1.15, 1.15])
+    assert reference.get_gid() == "reference"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["predicted", "gradient"]
+    assert difference(figure, "replicates") is None
+    with pytest.raises(MeasurementError, match="series 'predicted' has 2 values for 1 groups; give one each"):
+        draw_replicates(axes, ["dense"], seeds, "")
+
+
+def test_a_size_against_its_cost(difference):
+    costs = {f"network {number}": (number, Estimate(number**0.5, 0.1, (0, number))) for number in range(1, 10)}
+    with paper_figure(3.25, 2.8) as figure:
+        axes = figure.add_subplot()
+        draw_points(axes, costs | {"alone": (9.5, Estimate(2.0))})
+    points = [bars.lines[0] for bars in axes.containers]
+    assert points[3].get_xydata().tolist() == [[4, 2]]
+    assert axes.containers[3].lines[2][0].get_segments()[0][:, 1].tolist() == [0, 4]
+    assert len({(point.get_color(), point.get_marker()) for point in points}) == 10
+    assert difference(figure, "points") is None
+    with pytest.raises(MeasurementError, match="'none' has no value; leave it out"):
+        draw_points(axes, {"none": (1.0, Estimate(None))})
 
 
 def test_gradient_against_occlusion(difference):
