@@ -18,11 +18,10 @@ from matplotlib.figure import Figure
 from study import Claim, markdown, measured, publish, rows, run
 
 import erflab
-from erflab.analysis.scaling import Coefficient
+from erflab.analysis import Coefficient
 from erflab.config import ModelConfig
 from erflab.errors import ErflabError
-from erflab.figures.gallery import draw_gallery
-from erflab.figures.panel import ErfPanel
+from erflab.figures import ErfPanel, draw_gallery
 from erflab.models import build_model
 from erflab.tables import latex_table, quoted
 

@@ -19,10 +19,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from study import Claim, measured, number, publish
 
+from erflab.analysis import LinearLaw, PowerLaw, fit_linear, fit_power_law, replicate_means, uniform_variance
 from erflab.analysis.metrics import LUO_LEVEL
-from erflab.analysis.scaling import LinearLaw, PowerLaw, fit_linear, fit_power_law, replicate_means, uniform_variance
-from erflab.figures.growth import Growth, draw_growth
-from erflab.figures.style import TEXT, paper_figure
+from erflab.figures import TEXT, Growth, draw_growth, paper_figure
 
 LABELS = {"uniform": "uniform", "linear": "linear", "relu": "ReLU", "tanh": "tanh", "sigmoid": "sigmoid"}
 SLOPE = uniform_variance(layers=1, kernel=3)

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fields import Structure, draw_structures, flat, near, structures
+from fields import Structure, draw_structures, flat, near, per_cost, structures
 from matplotlib.axes import Axes
 from study import Claim, numbers, publish, run
 
-from erflab.analysis.scaling import Coefficient, replicate_mean
-from erflab.figures.points import draw_points
+from erflab.analysis import Coefficient, replicate_mean
+from erflab.figures import draw_points
 
 NAMES = {
     "c3x6": "six 3 × 3",
@@ -78,8 +78,7 @@ def row(name: str, structure: Structure, base: Structure) -> dict[str, Any]:
         "added sigma^2 (px^2)": "" if same else added,
         "added parameters": parameters,
         "added FLOP / px": round(flops),
-        "px^2 / 1000 parameters": round(1000 * added.value / parameters, 3) if parameters > 0 else "",
-        "px^2 / 1000 FLOP / px": round(1000 * added.value / flops, 3) if flops > 0 else "",
+        **per_cost("px^2", added.value, parameters, flops),
     }
 
 

@@ -17,13 +17,8 @@ from spelled import expected_variance, network
 from study import Claim, number, numbers, replicate_directories
 
 import erflab
-from erflab.analysis.scaling import Coefficient, replicate_mean
-from erflab.analysis.sizes import Quantity
-from erflab.figures.bars import draw_bars
-from erflab.figures.grid import draw_map_row
-from erflab.figures.legends import legend_above
-from erflab.figures.panel import ErfPanel
-from erflab.figures.style import PAGE, paper_figure
+from erflab.analysis import Coefficient, Quantity, replicate_mean
+from erflab.figures import PAGE, ErfPanel, draw_bars, draw_map_row, legend_above, paper_figure
 from erflab.result import Result
 from erflab.storage import read_attributes
 from erflab.theory.cost import Cost
@@ -97,6 +92,12 @@ class Structure:
             "sigma expected (px)": round(float(self.sigmas["expected"][0]), 3),
             **{f"sigma {method} (px)": self.mean(method) for method in METHODS},
         }
+
+
+def per_cost(unit: str, gain: float, parameters: float, flops: float) -> dict[str, Any]:
+    """Columns of what is gained for a thousand parameters and operations an input pixel; empty where they cost nothing."""
+    costs = {"parameters": parameters, "FLOP / px": flops}
+    return {f"{unit} / 1000 {cost}": round(1000 * gain / paid, 3) if paid > 0 else "" for cost, paid in costs.items()}
 
 
 def flat(name: str) -> str:

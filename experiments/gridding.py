@@ -18,10 +18,9 @@ from spelled import parsed
 from study import Claim, publish
 
 import erflab
-from erflab.analysis.scaling import replicate_mean
+from erflab.analysis import replicate_mean
 from erflab.analysis.spectrum import checkerboard
-from erflab.figures.spectrum import draw_spectrum
-from erflab.figures.style import PAGE, paper_figure
+from erflab.figures import PAGE, draw_spectrum, paper_figure
 
 NAMES = {
     "c3-c3-c3": "(1, 1, 1)",

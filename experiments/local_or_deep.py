@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fields import Structure, draw_structures, flat, near, structures
+from fields import Structure, draw_structures, flat, near, per_cost, structures
 from matplotlib.axes import Axes
 from study import Claim, publish, run
 
-from erflab.figures.points import draw_points
+from erflab.figures import draw_points
 
 NAMES = {
     "c1-c3x12": "twelve\n3 × 3",
@@ -52,8 +52,7 @@ def row(name: str, structure: Structure) -> dict[str, Any]:
     return structure.row(name) | {
         "sigma / TRF": round(sigma / structure.trf, 3),
         "holes": round(structure.holes, 3),
-        "px / 1000 parameters": round(1000 * sigma / structure.cost.parameters, 3),
-        "px / 1000 FLOP / px": round(1000 * sigma / structure.flops, 3),
+        **per_cost("px", sigma, structure.cost.parameters, structure.flops),
     }
 
 

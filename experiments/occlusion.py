@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,8 @@ from matplotlib.figure import Figure
 from study import Claim, coefficient, measured, number, numbers, publish, rows, run
 
 import erflab
-from erflab.analysis.scaling import replicate_mean
-from erflab.figures.comparison import draw_shares
-from erflab.figures.forest import draw_forest
-from erflab.figures.legends import legend_above
-from erflab.figures.style import TEXT, paper_figure
+from erflab.analysis import replicate_mean
+from erflab.figures import TEXT, draw_forest, draw_shares, legend_above, paper_figure
 from erflab.plots import blurred_groups
 from erflab.result import Result
 
@@ -64,10 +62,8 @@ def main(experiment: str = "occlusion", reduced: Mapping[str, str] | None = None
 
 def linear_rows(found: Mapping[tuple[str, ...], Path]) -> list[dict[str, Any]]:
     """The means over weight seeds, the last option, for each of the others."""
-    seeds: dict[tuple[str, str], list[Path]] = {}
-    for (blur, patch, _), directory in found.items():
-        seeds.setdefault((blur, patch), []).append(directory)
-    return [linear_row(*options, directories) for options, directories in seeds.items()]
+    conditions = groupby(found.items(), key=lambda run: run[0][:-1])
+    return [linear_row(*options, [directory for _, directory in runs]) for options, runs in conditions]
 
 
 def linear_row(blur: str, patch: str, seeds: list[Path]) -> dict[str, Any]:

@@ -18,10 +18,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from study import Claim, publish, replicates
 
-from erflab.analysis.metrics import share_outside
-from erflab.analysis.scaling import Coefficient, replicate_mean
-from erflab.figures.grid import draw_map_grid
-from erflab.figures.panel import ErfPanel
+from erflab.analysis import Coefficient, replicate_mean, share_outside
+from erflab.figures import ErfPanel, draw_map_grid
 from erflab.result import Result
 
 UNITS = ("center", "edge", "corner")

@@ -24,10 +24,9 @@ from matplotlib.figure import Figure
 from study import Claim, coefficient, measured, publish, rows, run
 
 import erflab
-from erflab.analysis.metrics import contribution_square
-from erflab.analysis.replknet import REPLKNET_SHARES, replknet_area_ratio
-from erflab.analysis.scaling import Coefficient
-from erflab.figures.style import COLORS, COLUMN, DASHES, paper_figure
+from erflab.analysis import Coefficient, contribution_square, replknet_area_ratio
+from erflab.analysis.replknet import REPLKNET_SHARES
+from erflab.figures import COLORS, COLUMN, DASHES, paper_figure
 from erflab.result import Result
 
 TRAINED = {"model.name": "tf_efficientnet_lite0", "model.weights": "efficientnet_lite0"}

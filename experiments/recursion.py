@@ -19,9 +19,7 @@ from spelled import Layer, parsed
 from study import Claim, measured, number, publish
 
 import erflab
-from erflab.figures.maps import draw_map
-from erflab.figures.outlines import draw_box
-from erflab.figures.style import COLORS, DASHES, TEXT, paper_figure
+from erflab.figures import COLORS, DASHES, TEXT, draw_box, draw_map, paper_figure
 
 FINDING = """# A field is counted from the last layer to the first
 

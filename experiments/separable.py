@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from scipy.stats import f as fisher
 from study import Claim, numbers, publish, run
 
-from erflab.analysis.scaling import Coefficient, replicate_mean
-from erflab.figures.replicates import draw_replicates
+from erflab.analysis import Coefficient, replicate_mean
+from erflab.figures import draw_replicates
 
 NAMES = {
     "c1-c3x8": "dense",

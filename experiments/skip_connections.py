@@ -21,13 +21,10 @@ from matplotlib.figure import Figure
 from study import Claim, numbers, publish, replicate_directories, rows, run
 
 import erflab
+from erflab.analysis import Coefficient, GroupedMap, replicate_mean
 from erflab.analysis.curves import radial_curve
-from erflab.analysis.jackknife import GroupedMap
-from erflab.analysis.scaling import Coefficient, replicate_mean
-from erflab.figures.curves import draw_curve
-from erflab.figures.growth import Growth, draw_growth
+from erflab.figures import COLORS, DASHES, TEXT, Growth, draw_curve, draw_growth, paper_figure
 from erflab.figures.maps import FLOOR
-from erflab.figures.style import COLORS, DASHES, TEXT, paper_figure
 
 BLOCKS = {"layer1.0": 1, "layer1.1": 2, "layer1.3": 4, "layer1.7": 8, "layer1.15": 16}
 A_BLOCK = 2 * (2 / 3) * 4**2

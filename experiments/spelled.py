@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from erflab.analysis.scaling import uniform_variance
+from erflab.analysis import uniform_variance
 
 BLOCK = re.compile(r"(?P<layers>[^x]+)(?:x(?P<times>\d+))?")
 LAYER = re.compile(r"(?P<kind>[cpa])(?P<kernel>\d+)(?:s(?P<stride>\d+))?(?:d(?P<dilation>\d+))?(?:g(?P<groups>\d+))?")

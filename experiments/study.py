@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 import erflab
-from erflab.analysis.scaling import Coefficient
+from erflab.analysis import Coefficient
 from erflab.compose import config_directory, register
-from erflab.figures.style import save
+from erflab.figures import save
 from erflab.result import Result
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,8 +15,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from study import Claim, coefficient, measured, publish, rows
 
-from erflab.analysis.scaling import quotient, replicate_mean
-from erflab.figures.depth import DepthPoint, draw_depth
+from erflab.analysis import quotient, replicate_mean
+from erflab.figures import DepthPoint, draw_depth
 
 EXPERIMENT = "trained_against_random"
 TRAINED = {"model.weights": "efficientnet_lite0", "model.seed": "0"}

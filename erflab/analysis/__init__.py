@@ -22,12 +22,23 @@ from erflab.analysis.metrics import (
 from erflab.analysis.moments import Moments, moments
 from erflab.analysis.profile import RadialProfile, as_density, radial_profile, section, spacing
 from erflab.analysis.replknet import replknet_area_ratio
-from erflab.analysis.scaling import LinearLaw, PowerLaw, fit_linear, fit_power_law, replicate_means, uniform_variance
+from erflab.analysis.scaling import (
+    Coefficient,
+    LinearLaw,
+    PowerLaw,
+    fit_linear,
+    fit_power_law,
+    quotient,
+    replicate_mean,
+    replicate_means,
+    uniform_variance,
+)
 from erflab.analysis.sizes import Quantity, Sizes, measure_sizes
 
 __all__ = [
     "FLAGS",
     "LINE_SHAPES",
+    "Coefficient",
     "Ellipse",
     "Estimate",
     "FalloffFit",
@@ -64,9 +75,11 @@ __all__ = [
     "measure_sizes",
     "moments",
     "participation_area",
+    "quotient",
     "radial_profile",
     "radius_at",
     "ranked_area",
+    "replicate_mean",
     "replicate_means",
     "replknet_area_ratio",
     "resampled",
