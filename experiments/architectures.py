@@ -15,14 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from study import Claim, markdown, measured, publish, rows, run
+from study import Claim, markdown, measured, predicted_sigma, publish, rows, run
 
 import erflab
 from erflab.analysis import Coefficient
-from erflab.config import ModelConfig
 from erflab.errors import ErflabError
 from erflab.figures import ErfPanel, draw_gallery
-from erflab.models import build_model
 from erflab.tables import latex_table, quoted
 
 COLUMNS = {
@@ -69,11 +67,8 @@ def even(side: int) -> float:
 
 def predicted(directory: Path) -> float | None:
     """Sigma in px by structure and weights alone; None where an operation has no rule for it."""
-    result = erflab.load(directory)
-    config, theory = result.attribute("config")["model"], result.attribute("theory")
     try:
-        model = build_model(ModelConfig(**config)).module
-        return erflab.predicted_field(model, theory["layer"], theory["input_size"]).sigma
+        return predicted_sigma(directory)
     except ErflabError:
         return None
 

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from spelled import expected_variance, network
-from study import Claim, number, numbers, replicate_directories
+from study import Claim, number, numbers, predicted_sigma, replicate_directories
 
 import erflab
 from erflab.analysis import Coefficient, Quantity, replicate_mean
 from erflab.figures import PAGE, ErfPanel, draw_bars, draw_map_row, legend_above, paper_figure
 from erflab.result import Result
-from erflab.storage import read_attributes
 from erflab.theory.cost import Cost
 
 METHODS = ("predicted", "gradient", "occlusion")
@@ -39,7 +37,7 @@ class Structure:
         """Sigma in px by each method, one a seed; "expected" from taps and strides alone (`expected_variance`)."""
         found = {
             "expected": [math.sqrt(expected_variance(self.layers))] * len(self.directories),
-            "predicted": [predicted(directory) for directory in self.directories],
+            "predicted": [predicted_sigma(directory) for directory in self.directories],
             **{name: numbers(self.directories, f"{name}.sigma") for name in METHODS[1:]},
         }
         return {name: np.array(values, float) for name, values in found.items()}
@@ -103,18 +101,6 @@ def per_cost(unit: str, gain: float, parameters: float, flops: float) -> dict[st
 def flat(name: str) -> str:
     """A name in one line."""
     return name.replace("\n", " ")
-
-
-def drawn(model: Mapping[str, Any]) -> torch.nn.Module:
-    """The network of a result's configuration, its weights drawn again from their seed."""
-    torch.manual_seed(model["seed"])
-    return network(**model["arguments"])
-
-
-def predicted(directory: Path) -> float:
-    """Sigma in px that the weights of a measured network predict."""
-    (about,) = read_attributes(directory / "result.nc")
-    return erflab.predicted_field(drawn(about["config"]["model"]), input_size=about["theory"]["input_size"]).sigma
 
 
 def structures(

@@ -27,10 +27,14 @@ from omegaconf import OmegaConf
 import erflab
 from erflab.analysis import Coefficient
 from erflab.compose import config_directory, register
+from erflab.config import ModelConfig
 from erflab.figures import save
+from erflab.models import build_model
 from erflab.result import Result
+from erflab.storage import read_attributes
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # a configuration's experiments.NAME imports wherever a study is started
 
 Table = Sequence[Mapping[str, object]]
 """Rows of equal columns."""
@@ -93,6 +97,14 @@ def rows(directory: Path) -> list[dict[str, Any]]:
     """The summary of each layer or unit that a run measured."""
     summary = json.loads((directory / "summary.json").read_text())
     return summary if isinstance(summary, list) else [summary]
+
+
+def predicted_sigma(directory: Path) -> float:
+    """Sigma in px that structure and weights of a measured network predict, without an image: it is built again."""
+    (about,) = read_attributes(directory / "result.nc")
+    theory = about["theory"]
+    model = build_model(ModelConfig(**about["config"]["model"]), allow=["experiments"]).module
+    return erflab.predicted_field(model, theory["layer"], theory["input_size"]).sigma
 
 
 def coefficient(row: Mapping[str, Any], name: str) -> Coefficient:

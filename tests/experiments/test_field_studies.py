@@ -14,10 +14,7 @@ import pytest
 
 import erflab
 from erflab.analysis.scaling import replicate_mean
-from erflab.config import ModelConfig
-from erflab.models import build_model
 from erflab.theory.cost import Cost
-from erflab.weights import state_sha256
 
 STUDIES = ("enlarge", "separable", "local_or_deep")
 SCATTER = np.array([0.99, 1.0, 1.0, 1.01])  # of four seeds about their mean
@@ -115,12 +112,3 @@ def test_separable_convolutions_are_told_by_field_scatter_and_evenness(monkeypat
     assert mixed.startswith("where channels never mix a few of them carry the field")
     same = failed(separable, known("separable"))
     assert [claim.split(" scatter")[0] for claim in same[:2]] == ["separable networks", "depthwise ones that never mix"]
-
-
-def test_networks_are_drawn_again_as_they_were_measured() -> None:
-    from fields import drawn
-
-    config = ModelConfig(_target_="experiments.spelled.network", arguments={"layers": "c1-c3g4", "channels": 8}, seed=3)
-    built = build_model(config, allow=["experiments"])
-    again = drawn({"seed": 3, "arguments": config.arguments})
-    assert state_sha256(again) == built.weights_sha256

@@ -5,6 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
+
+import erflab
+from erflab.config import AttributionConfig, ErflabConfig, ModelConfig, NoiseConfig, RuntimeConfig
+from erflab.measurement import run
 
 SWEPT = {"model.arguments.layers": "5,10", "model.seed": "range(2)"}
 PLACES = {
@@ -89,6 +94,24 @@ def test_a_number_of_every_seed(scripts):
         (scripts / str(seed)).mkdir()
         (scripts / str(seed) / "summary.json").write_text(json.dumps({"gradient.sigma": {"value": 2.5 + seed}}))
     assert numbers([scripts / "0", scripts / "1"], "gradient.sigma").tolist() == [2.5, 3.5]
+
+
+def test_a_measured_network_is_predicted_with_the_weights_that_it_had(scripts):
+    from spelled import network
+    from study import predicted_sigma
+
+    config = ErflabConfig(
+        model=ModelConfig(
+            _target_="experiments.spelled.network", arguments={"layers": "c3-c3g4", "channels": 8}, seed=3
+        ),
+        images=NoiseConfig(count=1, size=24),
+        attribution=AttributionConfig.choosing(["gradient"], {}),
+        runtime=RuntimeConfig(progress=False, allow=["experiments"]),
+    )
+    run(config).save(scripts / "run")
+    torch.manual_seed(3)
+    truth = erflab.predicted_field(network("c3-c3g4", channels=8), input_size=(24, 24)).sigma
+    assert predicted_sigma(scripts / "run") == truth
 
 
 def test_what_a_study_found_lies_beside_its_results(scripts, capsys):
