@@ -58,8 +58,7 @@ def test_numbers_with_intervals_are_points_with_bars():
     (bars,) = drawn(Growth.of("ReLU", [5, 10], numbers)).containers
     points, _, (segments,) = bars.lines
     assert points.get_xydata().tolist() == [[5, 2], [10, 4]]
-    assert segments.get_segments()[0][:, 1].tolist() == [1.5, 3.0]
-    assert np.isnan(segments.get_segments()[1]).any()
+    assert [segment[:, 1].tolist() for segment in segments.get_segments() if len(segment)] == [[1.5, 3.0]]
 
 
 def test_a_power_law_is_straight_on_logarithmic_axes_with_plain_numbers():
