@@ -25,7 +25,7 @@ from erflab.analysis.scaling import Coefficient, replicate_mean
 from erflab.figures.comparison import draw_shares
 from erflab.figures.forest import draw_forest
 from erflab.figures.style import TEXT, freeze_layout, paper, save
-from erflab.plots import blurred_groups
+from erflab.plots.part import blurred_groups
 from erflab.result import Result
 
 RATIO = "blurred_gradient_vs_occlusion.sigma_ratio"
