@@ -24,7 +24,7 @@ from study import Claim, coefficient, measured, number, numbers, publish, rows, 
 import erflab
 from erflab.analysis import replicate_mean
 from erflab.figures import TEXT, draw_forest, draw_shares, legend_above, paper_figure
-from erflab.plots import blurred_groups
+from erflab.plots.part import blurred_groups
 from erflab.result import Result
 
 COLUMNS = {

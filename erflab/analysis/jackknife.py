@@ -81,6 +81,12 @@ class GroupedMap:
         for group, images in zip(self.sums, self.images, strict=True):
             yield self.mean.copy(data=self._placed(group) / images)
 
+    def changed(self, change: Callable[[xr.DataArray], xr.DataArray]) -> GroupedMap:
+        """The same linear change of the mean map and of every group's sum."""
+        mean = change(self.mean)
+        sums = [change(group).values * images for group, images in zip(self.means, self.images, strict=True)]
+        return GroupedMap(mean, np.asarray(sums).reshape(-1, *mean.shape), self.images)
+
     def replicates(self) -> Iterator[xr.DataArray]:
         """The mean map over all images but those of one group, for each group in turn."""
         count = int(self.images.sum())
