@@ -19,7 +19,7 @@ from erflab.figures.radial import draw_encircled, draw_radial
 from erflab.figures.residual import draw_residual
 from erflab.figures.sections import draw_sections
 from erflab.figures.spectrum import draw_spectrum
-from erflab.figures.style import COLUMN, freeze_layout, paper
+from erflab.figures.style import COLUMN, paper_figure
 from erflab.plots.panels import panels, strip_of, title_of
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def residual(result: Result) -> Figure:
     """Map minus fit, of every method that has a fit."""
     fitted = [panel for panel in panels(result) if panel.fit is not None] or panels(result)
     limits = around_center([panel.map for panel in fitted])
-    with paper():
-        figure = Figure(figsize=(COLUMN, 1.75 if len(fitted) > 1 else 2.8), layout="constrained")
+    with paper_figure(COLUMN, 1.75 if len(fitted) > 1 else 2.8) as figure:
         row = figure.subplots(1, len(fitted), squeeze=False)[0]
         for axes, panel in zip(row, fitted, strict=True):
             image = draw_residual(axes, panel, limits)
@@ -94,29 +93,24 @@ def residual(result: Result) -> Figure:
             axes.tick_params(labelleft=False)
         figure.colorbar(image, ax=row, label="(map − fit) / peak", ticks=[-1, -0.1, 0, 0.1, 1], shrink=0.8)
         figure.suptitle(title_of(result), fontsize=8)
-        freeze_layout(figure)
     return figure
 
 
 def spectrum(result: Result) -> Figure:
     """The power spectrum of the first method's map."""
-    with paper():
-        figure = Figure(figsize=(COLUMN, 2.7), layout="constrained")
+    with paper_figure(COLUMN, 2.7) as figure:
         axes = figure.add_subplot(title=f"{title_of(result)}:\n{result.methods[0].replace('_', ' ')}")
         image = draw_spectrum(axes, result.map())
         figure.colorbar(image, ax=axes, label="power / power at 0", extend="min")
-        freeze_layout(figure)
     return figure
 
 
 def convergence(result: Result) -> Figure:
     """Sigma and its error while images were added."""
-    with paper():
-        figure = Figure(figsize=(COLUMN, 2.0), layout="constrained")
+    with paper_figure(COLUMN, 2.0) as figure:
         axes = figure.add_subplot(title=title_of(result))
         draw_convergence(axes, {method.replace("_", " "): result.convergence(method) for method in result.methods})
         axes.legend()
-        freeze_layout(figure)
     return figure
 
 
@@ -127,8 +121,7 @@ def comparison(result: Result) -> Figure:
     maps = blurred_groups(result)
     gradient, occlusion = maps["gradient"], maps["occlusion"]
     patch = int(result.dataset["occlusion"].attrs["patch"])
-    with paper():
-        figure = Figure(figsize=(COLUMN, 4.2), layout="constrained")
+    with paper_figure(COLUMN, 4.2) as figure:
         upper, lower = figure.subplots(2, 1, height_ratios=(1.8, 1))
         image = draw_difference(
             upper, gradient.mean, occlusion.mean, patch, around_center([gradient.mean, occlusion.mean])
@@ -136,7 +129,6 @@ def comparison(result: Result) -> Figure:
         upper.set_title(f"{title_of(result)}:\nocclusion − blurred gradient")
         figure.colorbar(image, ax=upper, label="difference / peak")
         draw_shares(lower, maps)
-        freeze_layout(figure)
     return figure
 
 
@@ -150,10 +142,8 @@ def blurred_groups(result: Result) -> dict[str, GroupedMap]:
 
 def _stacked(result: Result, draw_into: Callable[[Axes, Axes], None], height: float) -> Figure:
     """A figure of two axes, one above the other, drawn by `draw_into`."""
-    with paper():
-        figure = Figure(figsize=(COLUMN, height), layout="constrained")
+    with paper_figure(COLUMN, height) as figure:
         upper, lower = figure.subplots(2, 1)
         draw_into(upper, lower)
         figure.suptitle(title_of(result), fontsize=8)
-        freeze_layout(figure)
     return figure

@@ -13,7 +13,7 @@ from erflab.figures.bars import draw_bars
 from erflab.figures.depth import DepthPoint, draw_depth
 from erflab.figures.grid import draw_map_grid
 from erflab.figures.pairs import draw_pair
-from erflab.figures.style import COLUMN, freeze_layout, paper
+from erflab.figures.style import COLUMN, paper_figure
 from erflab.plots.panels import panels, strip_of
 
 if TYPE_CHECKING:
@@ -55,13 +55,11 @@ def areas(*results: Result) -> Figure:
         return known.quantities[f"area_{share:g}_over_{over}"] if known else None
 
     names = [f"{result.name}\n{label}" if len(results) > 1 else label for result, label, _ in parts]
-    with paper():
-        figure = Figure(figsize=(COLUMN, 2.2), layout="constrained")
+    with paper_figure(COLUMN, 2.2) as figure:
         axes = figure.add_subplot()
         series = {m.replace("_", " "): [ratio(part, m) for *_, part in parts] for m in methods}
         draw_bars(axes, names, series, f"{100 * share:g} % area / {over.upper() if over == 'trf' else over} area")
         figure.legend(loc="outside upper center", ncols=len(methods))
-        freeze_layout(figure)
     return figure
 
 
