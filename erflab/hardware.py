@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import socket
 from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -83,8 +84,26 @@ def _name(device: torch.device) -> str:
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device, from pinned memory to a GPU, so that the host does not wait for it; on a CPU itself."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    """A copy on a GPU, made from pinned memory beside what the GPU computes: neither it nor the host waits; on a CPU itself."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    computing, copying = torch.cuda.current_stream(device), _copying(device)
+    with torch.cuda.stream(copying):
+        copy = pinned(tensor, device).to(device, non_blocking=True)
+    computing.wait_stream(copying)
+    copy.record_stream(computing)  # its memory is not given away before what was computed from it
+    return copy
+
+
+def pinned(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor in memory from which a GPU can copy by itself; for a CPU itself."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+@lru_cache
+def _copying(device: torch.device) -> torch.cuda.Stream:
+    """The stream of copies to a GPU."""
+    return torch.cuda.Stream(device)
 
 
 def _worker() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from threading import Lock
@@ -18,7 +18,7 @@ from erflab.attribution.base import Batch
 from erflab.convergence import look_counts
 from erflab.distributed import ALONE, Processes
 from erflab.errors import ImageError
-from erflab.hardware import upload
+from erflab.hardware import pinned, upload
 from erflab.images import Image, ImageSource
 from erflab.models import LoadedModel
 
@@ -89,28 +89,31 @@ class Loader:
                 for begin, end in pairwise([0, *look_counts(total)])
                 for first in range(max(begin, start), end, at_once)
             ]
-            own = iter([indices for place, indices in enumerate(ranges) if self.processes.measures(place)])
-            waiting = reader.submit(self._read, next(own, ()))
+            own = (indices for place, indices in enumerate(ranges) if self.processes.measures(place))
+            asked = (reader.submit(self._read, indices) for indices in own)
+            waiting = next(asked, None)
             for place, indices in enumerate(ranges):
                 if self.processes.measures(place):
-                    found = waiting.result()
-                    waiting = reader.submit(self._read, next(own, ()))
-                    yield self._batch(indices, found)
+                    assert waiting is not None  # asked for when the last one was taken
+                    read, waiting = waiting.result(), next(asked, None)
+                    yield self._normalised(read)
                 else:
                     yield Passed(tuple(self._scenes(indices)))
                 bar.update(len(indices))
 
     def load(self, indices: Sequence[int]) -> Batch:
         """The images with these indices."""
-        return self._batch(indices, self._read(indices))
+        return self._normalised(self._read(indices))
 
-    def _read(self, indices: Sequence[int]) -> list[Image]:
+    def _read(self, indices: Sequence[int]) -> Batch:
+        """The images as the source gives them, still on the host."""
         # Sources keep what they read last, and another baseline's images may be asked for meanwhile.
         with self._reading:
             found = [self.images[i] for i in indices]
         if self.processes.size > 1:
             self._check_scenes(found)
-        return found
+        pixels = pinned(torch.stack([image.pixels for image in found]), self.device)
+        return Batch(pixels, tuple(indices), tuple(image.scene for image in found))
 
     def _check_scenes(self, found: Sequence[Image]) -> None:
         """The other processes know an image's scene from the source's `scene` alone."""
@@ -125,12 +128,12 @@ class Loader:
         with self._reading:
             return [self.images.scene(i) for i in indices]
 
-    def _batch(self, indices: Sequence[int], found: Sequence[Image]) -> Batch:
-        pixels = upload(torch.stack([image.pixels for image in found]), self.device).to(self.dtype)
-        images = self._normalise(pixels)
+    def _normalised(self, read: Batch) -> Batch:
+        """What was read, on the device, normalised."""
+        images = self._normalise(upload(read.images, self.device).to(self.dtype))
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images, tuple(indices), tuple(image.scene for image in found))
+        return replace(read, images=images)
 
     def next_images(self, batch: Batch) -> Tensor:
         """For each image of the batch the next one (the first after the last): the "image" baseline."""
@@ -153,7 +156,7 @@ class Loader:
                 "set model.mean and model.std."
             )
         mean, std = (
-            torch.tensor(v, dtype=self.dtype, device=self.device)[:, None, None]
+            upload(torch.tensor(v, dtype=self.dtype), self.device)[:, None, None]
             for v in (self.model.mean, self.model.std)
         )
         return (pixels - mean) / std
