@@ -83,7 +83,7 @@ def choose_crop(module: nn.Module, targets: Sequence[Target], loader: Loader, ru
 
 
 def _known_difference(targets: Sequence[Target], crop: Crop, loader: Loader) -> tuple[float, bool]:
-    """The largest difference on the first image, and whether rounding explains it; in float64 where float32 leaves that open."""
+    """The largest difference on the first image, and whether rounding explains it: in float64 where float32 cannot tell."""
     batch = loader.load([0])
     difference = _difference(targets, crop, batch)
     if difference <= ALLOWED[loader.dtype] or loader.dtype == torch.float64:

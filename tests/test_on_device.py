@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
@@ -25,6 +26,8 @@ from erflab.models import LoadedModel
 from erflab.recomputing import recomputed
 from erflab.target import Layout, Trunk
 from erflab.theory.crop import Crop
+from erflab.theory.predicted import _like
+from erflab.theory.trace import _state
 
 META = torch.device("meta")
 STEM = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU()), nn.MaxPool2d(2))
@@ -131,3 +134,14 @@ def test_occluders_are_run_and_summed_without_waiting(per_evaluation: int) -> No
     maps = occlusion_maps(difference, plan, batch_of(), fill, per_evaluation)
     assert maps.shape == (3, 5, 5)
     assert maps.is_meta
+
+
+def test_theory_reads_a_model_on_a_gpu_from_the_host() -> None:
+    with FakeTensorMode(), torch.device("cuda"):
+        net = nn.BatchNorm2d(3)
+        with _state(net, meta=False) as pairs:
+            assert {tensor.device.type for pair in pairs for tensor in pair} == {"cpu"}
+            assert net.running_mean is not None
+            assert net.running_mean.device.type == "cpu"
+        assert {tensor.device.type for tensor in net.state_dict().values()} == {"cuda"}
+        assert _like(net, None).device.type == "cpu"
