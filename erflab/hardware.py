@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import torch
@@ -83,21 +83,25 @@ def _name(device: torch.device) -> str:
     return f"cuda {torch.cuda.get_device_properties(device).uuid} of {socket.gethostname()}"
 
 
+def stacked(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Tensors of one shape as one on the host; for a GPU in pinned memory, from which it can copy by itself."""
+    if device.type != "cuda":
+        return torch.stack(list(tensors))
+    pinned = torch.empty((len(tensors), *tensors[0].shape), dtype=tensors[0].dtype, pin_memory=True)
+    return torch.stack(list(tensors), out=pinned)
+
+
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """A copy on a GPU, made from pinned memory beside what the GPU computes: neither it nor the host waits; on a CPU itself."""
     if device.type != "cuda":
         return tensor.to(device)
-    computing, copying = torch.cuda.current_stream(device), _copying(device)
+    computing = torch.cuda.current_stream(device)
+    copying = _copying(computing.device)
     with torch.cuda.stream(copying):
-        copy = pinned(tensor, device).to(device, non_blocking=True)
+        copy = tensor.pin_memory().to(copying.device, non_blocking=True)
     computing.wait_stream(copying)
     copy.record_stream(computing)  # its memory is not given away before what was computed from it
     return copy
-
-
-def pinned(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor in memory from which a GPU can copy by itself; for a CPU itself."""
-    return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 @lru_cache

@@ -18,7 +18,7 @@ from erflab.attribution.base import Batch
 from erflab.convergence import look_counts
 from erflab.distributed import ALONE, Processes
 from erflab.errors import ImageError
-from erflab.hardware import pinned, upload
+from erflab.hardware import stacked, upload
 from erflab.images import Image, ImageSource
 from erflab.models import LoadedModel
 
@@ -112,7 +112,7 @@ class Loader:
             found = [self.images[i] for i in indices]
         if self.processes.size > 1:
             self._check_scenes(found)
-        pixels = pinned(torch.stack([image.pixels for image in found]), self.device)
+        pixels = stacked([image.pixels for image in found], self.device)
         return Batch(pixels, tuple(indices), tuple(image.scene for image in found))
 
     def _check_scenes(self, found: Sequence[Image]) -> None:

@@ -75,7 +75,7 @@ def _device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def upload(tensor: Tensor, device: torch.device) -> Tensor:
         return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
-    for module in ("loader", "attribution.signs", "attribution.occlusion"):
+    for module in ("accumulate", "loader", "attribution.signs", "attribution.occlusion"):
         monkeypatch.setattr(f"erflab.{module}.upload", upload)
     for aim in (AIM, AIM_AT_STEM):
         aim.read(torch.empty(1, 1, 4, 4, device=META))  # their indices are made once, and kept
