@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from threading import Lock
 
@@ -24,6 +24,14 @@ from erflab.models import LoadedModel
 
 BASELINE_IMAGES = 256
 """Images whose mean colour the "mean" occlusion baseline is."""
+
+READERS = {"cuda": 8}
+"""Threads that make the images for a kind of device where their source allows several: one would keep a GPU waiting."""
+
+
+@lru_cache
+def _readers(kind: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(READERS[kind], thread_name_prefix="pixels")
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,8 @@ class Loader:
         """The images as the source gives them, still on the host."""
         # Sources keep what they read last, and another baseline's images may be asked for meanwhile.
         with self._reading:
-            found = [self.images[i] for i in indices]
+            several = self.images.concurrent and self.device.type in READERS
+            found = list((_readers(self.device.type).map if several else map)(self.images.__getitem__, indices))
         if self.processes.size > 1:
             self._check_scenes(found)
         pixels = stacked([image.pixels for image in found], self.device)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +15,7 @@ from nets import small_net
 from torch import Tensor, nn
 
 import erflab
+from erflab import loader as loading
 from erflab.accumulate import MapSums
 from erflab.attribution.base import Batch, pixel_frame
 from erflab.config import METHODS, OcclusionConfig, RuntimeConfig
@@ -355,3 +358,21 @@ def test_images_read_ahead_are_those_of_their_index() -> None:
     with pytest.raises(ImageError, match="image 9 cannot be read"):
         next(batches)
     assert asked[-1] == 9
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+def test_threads_that_read_together_keep_the_order(concurrent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set()
+
+    class Source(TensorImages):
+        def _image(self, index: int) -> Image:
+            names.add(threading.current_thread().name[:6])
+            time.sleep(0.002 * (index % 3 == 0))
+            return super()._image(index)
+
+    monkeypatch.setitem(loading.READERS, "cpu", 4)
+    monkeypatch.setattr(Source, "concurrent", concurrent)
+    described = LoadedModel(nn.Identity(), "", None, "", "", None, None, None)
+    batch = Loader(Source(images()), described, CPU, torch.float32, 3, False).load(range(11))
+    assert torch.equal(batch.images, images())
+    assert names == {"pixels" if concurrent else "MainTh"}
