@@ -25,6 +25,9 @@ from erflab.models import LoadedModel
 BASELINE_IMAGES = 256
 """Images whose mean colour the "mean" occlusion baseline is."""
 
+LOADED = 2**28
+"""Px of whole images, of which a small part may be computed, that are loaded as one batch: 3.2 GB of three colours."""
+
 READERS = {"cuda": 8}
 """Threads that make the images for a kind of device where their source allows several: one would keep a GPU waiting."""
 
@@ -45,7 +48,8 @@ class Passed:
 class Loader:
     """Normalised batches of the images, in index order, of which several processes are dealt one in turn.
 
-    batch_size: "auto" is about 2^20 px a batch on a CPU, at most 64 images, and 2^25 px on a GPU, at most 256.
+    batch_size: "auto" is about 2^20 px a batch on a CPU, at most 64 images, and 2^25 px on a GPU, at most 256; of which only a
+    part is computed, at most 2^28 px are loaded.
     """
 
     images: ImageSource
@@ -77,7 +81,7 @@ class Loader:
         if isinstance(self.batch_size, int):
             return self.batch_size
         budget, most = (2**25, 256) if self.device.type == "cuda" else (2**20, 64)
-        return max(1, min(most, budget // math.prod(size)))
+        return max(1, min(most, budget // math.prod(size), LOADED // math.prod(self.size)))
 
     def batches(self, what: str, at_once: int | None = None, start: int = 0) -> Iterator[Batch | Passed]:
         """The images from `start` on, `at_once` at a time, with a progress bar named for the method.

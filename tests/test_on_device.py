@@ -20,6 +20,7 @@ from erflab.attribution.gradient import MAGNITUDES, shared_gradient_maps
 from erflab.attribution.methods import PIXEL_METHODS
 from erflab.attribution.occlusion import AxisPlan, OccludedDifference, OcclusionPlan, constant_fill, occlusion_maps
 from erflab.config import GradientConfig, GuidedBackpropConfig, InputXGradientConfig
+from erflab.hardware import upload
 from erflab.images import TensorImages
 from erflab.loader import Loader
 from erflab.models import LoadedModel
@@ -30,15 +31,22 @@ from erflab.theory.predicted import _like
 from erflab.theory.trace import _state
 
 META = torch.device("meta")
-STEM = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU()), nn.MaxPool2d(2))
-NET = nn.Sequential(STEM, nn.Conv2d(4, 4, 3, padding=1), nn.Flatten()).eval().requires_grad_(False).to(META)
+CUDA = torch.device("cuda")
+
+
+def net() -> nn.Module:
+    """Its modules "0" and "1" have 4 x 4 units at 16 px."""
+    stem = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU()), nn.MaxPool2d(2))
+    return nn.Sequential(stem, nn.Conv2d(4, 4, 3, padding=1), nn.Flatten()).eval().requires_grad_(False)
+
+
+NET = net().to(META)
 CASES = [
     *(("gradient", GradientConfig(magnitude=magnitude, draws=2)) for magnitude in MAGNITUDES),
     ("input_x_gradient", InputXGradientConfig()),
     ("guided_backprop", GuidedBackpropConfig()),
 ]
 AIM = Aim(((0, 1), (2, 2)), ((0, 5, 0, 5), (2, 7, 2, 7)))
-
 AIM_AT_STEM = Aim(((1, 1),))
 
 
@@ -52,7 +60,7 @@ class Apart(TorchDispatchMode):
         return result
 
 
-class FromTensors(TorchFunctionMode):
+class FromNumbers(TorchFunctionMode):
     """Raises for numbers that become a tensor on the device, as lists that index one do: a copy that is waited for."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -72,14 +80,14 @@ def _has_list(index: Any) -> bool:
 def _device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Uploads alone lead to the device, and there without waiting."""
 
-    def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
         return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
     for module in ("accumulate", "loader", "attribution.signs", "attribution.occlusion"):
-        monkeypatch.setattr(f"erflab.{module}.upload", upload)
+        monkeypatch.setattr(f"erflab.{module}.upload", uploaded)
     for aim in (AIM, AIM_AT_STEM):
         aim.read(torch.empty(1, 1, 4, 4, device=META))  # their indices are made once, and kept
-    with Apart(), FromTensors():
+    with Apart(), FromNumbers():
         yield
 
 
@@ -134,6 +142,35 @@ def test_occluders_are_run_and_summed_without_waiting(per_evaluation: int) -> No
     maps = occlusion_maps(difference, plan, batch_of(), fill, per_evaluation)
     assert maps.shape == (3, 5, 5)
     assert maps.is_meta
+
+
+@pytest.fixture
+def _waiting_is_an_error() -> Iterator[None]:
+    """Of the host for a GPU, as torch itself sees it."""
+    torch.cuda.set_sync_debug_mode("error")
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("method", "config"), CASES)
+def test_a_gpu_is_not_waited_for(method: str, config: Any, request: pytest.FixtureRequest) -> None:
+    trunk, sums = Trunk(net().to(CUDA), "1", 0, Layout("nchw", (4, 4))), MapSums((6, 6), CUDA)
+    images = torch.randn(3, 3, 16, 16, device=CUDA)
+    batch = Batch(images, (4, 5, 6), ("a", "b", "a"), torch.zeros_like(images))
+    for again in (False, True):  # at first libraries are loaded, and indices made
+        if again:
+            request.getfixturevalue("_waiting_is_an_error")
+        sums.update(PIXEL_METHODS[method].maps(trunk, batch, AIM, config, 3), batch.scenes)
+
+
+@pytest.mark.cuda
+@pytest.mark.usefixtures("_waiting_is_an_error")
+def test_uploads_are_whole_and_not_waited_for() -> None:
+    tensors = [torch.full((2**20,), float(number)) for number in range(20)]
+    found = [upload(tensor, CUDA) * 2 for tensor in tensors]
+    torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(copy.cpu(), tensor * 2) for copy, tensor in zip(found, tensors, strict=True))
 
 
 def test_theory_reads_a_model_on_a_gpu_from_the_host() -> None:
