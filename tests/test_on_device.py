@@ -18,7 +18,15 @@ from erflab.accumulate import MapSums
 from erflab.attribution.base import Aim, Batch
 from erflab.attribution.gradient import MAGNITUDES, shared_gradient_maps
 from erflab.attribution.methods import PIXEL_METHODS
-from erflab.attribution.occlusion import AxisPlan, OccludedDifference, OcclusionPlan, constant_fill, occlusion_maps
+from erflab.attribution.occlusion import (
+    AxisPlan,
+    Fill,
+    OccludedDifference,
+    OcclusionPlan,
+    blurred_fill,
+    constant_fill,
+    occlusion_maps,
+)
 from erflab.config import GradientConfig, GuidedBackpropConfig, InputXGradientConfig
 from erflab.hardware import upload
 from erflab.images import TensorImages
@@ -47,7 +55,6 @@ CASES = [
     ("guided_backprop", GuidedBackpropConfig()),
 ]
 AIM = Aim(((0, 1), (2, 2)), ((0, 5, 0, 5), (2, 7, 2, 7)))
-AIM_AT_STEM = Aim(((1, 1),))
 
 
 class Apart(TorchDispatchMode):
@@ -83,10 +90,8 @@ def _device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
         return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
-    for module in ("accumulate", "loader", "attribution.signs", "attribution.occlusion"):
+    for module in ("accumulate", "loader", "attribution.base", "attribution.signs", "attribution.occlusion"):
         monkeypatch.setattr(f"erflab.{module}.upload", uploaded)
-    for aim in (AIM, AIM_AT_STEM):
-        aim.read(torch.empty(1, 1, 4, 4, device=META))  # their indices are made once, and kept
     with Apart(), FromNumbers():
         yield
 
@@ -126,20 +131,19 @@ def test_maps_are_made_and_summed_without_waiting(method: str, config: Any) -> N
 
 @pytest.mark.usefixtures("_device")
 def test_several_targets_share_a_pass_without_waiting() -> None:
-    maps = shared_gradient_maps([trunk_to("0"), trunk_to("1")], batch_of(), [AIM_AT_STEM, AIM], "energy", draws=2)
+    maps = shared_gradient_maps([trunk_to("0"), trunk_to("1")], batch_of(), [Aim(((1, 1),)), AIM], "energy", draws=2)
     assert [tuple(m.shape) for m in maps] == [(3, 16, 16), (3, 6, 6)]
     assert all(m.is_meta for m in maps)
 
 
 @pytest.mark.usefixtures("_device")
-@pytest.mark.parametrize("per_evaluation", [1, 3])
-def test_occluders_are_run_and_summed_without_waiting(per_evaluation: int) -> None:
+@pytest.mark.parametrize(("per_evaluation", "fill"), [(1, constant_fill([0.0, 0.0, 0.0])), (3, blurred_fill(4))])
+def test_occluders_are_run_and_summed_without_waiting(per_evaluation: int, fill: Fill) -> None:
     axis = AxisPlan((5.5, 7.5), (0, 1, 2, 3), (1.5, 5.5, 9.5, 13.5), (-4.0, -2.0, 0.0, 2.0, 4.0))
     plan = OcclusionPlan(axis, axis, 4)
     with _disable_current_modes(), torch._C.DisableTorchFunction():  # made once, and may wait
         difference = OccludedDifference(trunk_to(), plan, (16, 16), META)
-    fill = constant_fill([0.0, 0.0, 0.0])(batch_of())
-    maps = occlusion_maps(difference, plan, batch_of(), fill, per_evaluation)
+    maps = occlusion_maps(difference, plan, batch_of(), fill(batch_of()), per_evaluation)
     assert maps.shape == (3, 5, 5)
     assert maps.is_meta
 
