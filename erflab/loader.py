@@ -25,8 +25,8 @@ from erflab.models import LoadedModel
 BASELINE_IMAGES = 256
 """Images whose mean colour the "mean" occlusion baseline is."""
 
-LOADED = 2**28
-"""Px of whole images, of which a small part may be computed, that are loaded as one batch: 3.2 GB of three colours."""
+LOADED = 2**27
+"""Px of whole images, of which a small part may be computed, that are loaded as one batch: 1.6 GB of three colours."""
 
 READERS = {"cuda": 8}
 """Threads that make the images for a kind of device where their source allows several: one would keep a GPU waiting."""
@@ -49,7 +49,7 @@ class Loader:
     """Normalised batches of the images, in index order, of which several processes are dealt one in turn.
 
     batch_size: "auto" is about 2^20 px a batch on a CPU, at most 64 images, and 2^25 px on a GPU, at most 256; of which only a
-    part is computed, at most 2^28 px are loaded.
+    part is computed, at most 2^27 px are loaded.
     """
 
     images: ImageSource
@@ -161,6 +161,7 @@ class Loader:
         return [float(v) for v in total / count]
 
     def _normalise(self, pixels: Tensor) -> Tensor:
+        """The pixels, which are this batch's own, in the model's units: in place, for they may fill much of a GPU's memory."""
         if self.images.normalised or self.model.mean is None or self.model.std is None:
             return pixels
         if len(self.model.mean) not in (1, pixels.shape[1]):
@@ -172,4 +173,4 @@ class Loader:
             upload(torch.tensor(v, dtype=self.dtype), self.device)[:, None, None]
             for v in (self.model.mean, self.model.std)
         )
-        return (pixels - mean) / std
+        return pixels.sub_(mean).div_(std)

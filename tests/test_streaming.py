@@ -363,7 +363,7 @@ def test_images_read_ahead_are_those_of_their_index() -> None:
 def test_batches_are_as_large_as_what_is_computed_and_what_is_loaded_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     described = LoadedModel(nn.Identity(), "", None, "", "", None, None, None)
     loader = Loader(TensorImages(images()), described, torch.device("cuda"), torch.float32, "auto", False)
-    for side, computed, count in ((224, 224, 256), (1024, 448, 167), (4096, 448, 16), (4096, 4096, 2), (2**15, 448, 1)):
+    for side, computed, count in ((224, 224, 256), (512, 448, 167), (4096, 448, 8), (4096, 4096, 2), (2**15, 448, 1)):
         monkeypatch.setattr(Loader, "shape", (3, side, side))
         assert loader.fitting((computed, computed)) == count
 
