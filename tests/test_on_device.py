@@ -148,6 +148,9 @@ def test_occluders_are_run_and_summed_without_waiting(per_evaluation: int, fill:
     assert maps.is_meta
 
 
+PROTOTYPE = pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
+
+
 @pytest.fixture
 def _waiting_is_an_error() -> Iterator[None]:
     """Of the host for a GPU, as torch itself sees it."""
@@ -156,6 +159,7 @@ def _waiting_is_an_error() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode("default")
 
 
+@PROTOTYPE
 @pytest.mark.cuda
 @pytest.mark.parametrize(("method", "config"), CASES)
 def test_a_gpu_is_not_waited_for(method: str, config: Any, request: pytest.FixtureRequest) -> None:
@@ -168,6 +172,7 @@ def test_a_gpu_is_not_waited_for(method: str, config: Any, request: pytest.Fixtu
         sums.update(PIXEL_METHODS[method].maps(trunk, batch, AIM, config, 3), batch.scenes)
 
 
+@PROTOTYPE
 @pytest.mark.cuda
 @pytest.mark.usefixtures("_waiting_is_an_error")
 def test_uploads_are_whole_and_not_waited_for() -> None:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 import erflab
 from erflab import loader as loading
-from erflab.accumulate import MapSums
 from erflab.attribution.base import Batch, pixel_frame
 from erflab.config import METHODS, OcclusionConfig, RuntimeConfig
 from erflab.errors import ConfigError, ImageError, MeasurementError
@@ -287,18 +286,6 @@ def test_one_precision_is_asked_for() -> None:
         ConfigError, match=r"runtime.precision is 'fp16'; choose one of auto, fp32, tf32, bf16, float64"
     ):
         RuntimeConfig(precision="fp16")
-
-
-@pytest.mark.cuda
-def test_adding_maps_never_waits_for_the_device() -> None:
-    device = torch.device("cuda")
-    sums, maps = MapSums((8, 8), device), torch.rand(4, 8, 8, device=device)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        sums.update(maps, list("abca"))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert len(sums.totals) == 4
 
 
 def test_channels_last_memory_changes_no_number_and_the_users_weights_keep_their_order() -> None:
