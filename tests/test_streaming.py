@@ -225,7 +225,10 @@ def _users_switches() -> Iterator[None]:
     assert switches() == before
 
 
-@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="before torch 2.9")
+SWITCHES = pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="before torch 2.9")
+
+
+@SWITCHES
 @pytest.mark.usefixtures("_users_switches")
 @pytest.mark.parametrize(
     "users",
@@ -249,6 +252,18 @@ def test_tf32_is_on_for_tf32_alone_and_put_back(users: str) -> None:
         assert switches() == before
     if "float32_matmul" in users:
         assert torch.get_float32_matmul_precision() == "medium"
+
+
+@SWITCHES
+@pytest.mark.usefixtures("_users_switches")
+def test_before_torch_2_9_the_older_switches_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erflab.precision.hasattr", lambda *_: False, raising=False)
+    flags = lambda: (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)  # noqa: E731
+    before = flags()
+    for precision in ("fp32", "tf32"):
+        with arithmetic(precision, CPU):
+            assert flags() == (precision == "tf32",) * 2
+        assert flags() == before
 
 
 class Kept:
