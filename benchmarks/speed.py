@@ -1,9 +1,10 @@
 """erflab against bare torch, the published loop, captum and openerf, in one process; start-up, memory and growth.
 
-    python benchmarks/speed.py [--part NAME ...] [--device cuda] [--precision bf16] [--repeats 3] [--json FILE]
+    python benchmarks/speed.py [--part NAME ...] [--device cuda] [--precision bf16] [--compile] [--repeats 3] [--json FILE]
 
 gradient   images/s of forward and input gradient, against bare torch with the same batch, precision and memory order
-published  the protocol of Ding et al. 2022 (RepLKNet) as published, one 1024 px image at a time: relu of the centre's gradient
+published  the protocol of Ding et al. 2022 (RepLKNet) as published, one 1024 px image at a time: relu of the centre's gradient;
+           on a GPU erflab takes 32 at a time
 occlusion  seconds a (unit, patch) pair, against captum's Occlusion, one perturbation at a time
 openerf    openerf's compute_erf on the same files, where it is installed
 startup    seconds of `erflab --help`, `import erflab`, and `import torch`
@@ -12,7 +13,8 @@ large      peak memory of an image of 4096 px, cropped to a field or not, and of
 growth     seconds an image against the number of images, their size and the batch
 
 Contestants take turns; a time is the median over repeats (processor time on a CPU, so that other work there matters
-little). Each row also tells how far the two maps differ (relative L2).
+little; on a GPU that of its own events). Each row also tells how far the two maps differ (relative L2). On a GPU images are
+repeated until there are enough to outlast the start.
 """
 
 from __future__ import annotations
@@ -38,9 +40,12 @@ from torch import Tensor, nn
 
 import erflab
 from erflab.config import NoiseConfig, OcclusionConfig, RuntimeConfig
+from erflab.convergence import look_counts
 from erflab.images import open_images
+from erflab.memory_format import channels_last_wanted
 from erflab.precision import arithmetic
 from erflab.result import Result
+from erflab.target import Trunk
 
 Clock = Callable[[], float]
 
@@ -53,6 +58,15 @@ class Settings:
     device: torch.device
     precision: str
     repeats: int
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the device is one."""
+        return self.device.type == "cuda"
+
+    def enough(self, images: Tensor, times: int) -> Tensor:
+        """The images so many times over on a GPU; on a CPU themselves."""
+        return images.repeat(times, 1, 1, 1) if self.on_gpu else images
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,23 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def mark(device: torch.device) -> Any:
+    """A moment: of the processor's time, or when a GPU gets here."""
+    if device.type == "cpu":
+        return time.process_time()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def between(first: Any, last: Any) -> float:
+    """Seconds between two marks."""
+    if isinstance(first, float):
+        return float(last - first)
+    last.synchronize()
+    return float(first.elapsed_time(last)) / 1000
+
+
 def resnet50(settings: Settings) -> nn.Module:
     """ResNet-50 with seeded weights, frozen."""
     torch.manual_seed(0)
@@ -86,7 +117,7 @@ def trunk_of(model: nn.Module) -> nn.Sequential:
     return nn.Sequential(*list(model.children())[:-2])
 
 
-def positive_gradient(trunk: nn.Module, images: Tensor, unit: int) -> Tensor:
+def positive_gradient(trunk: Callable[[Tensor], Tensor], images: Tensor, unit: int) -> Tensor:
     """The gradient of the sum of a unit's positive outputs, [B, K, H, W]."""
     inputs = images.detach().requires_grad_(True)
     scalar = trunk(inputs)[:, :, unit, unit].relu().sum()
@@ -94,16 +125,28 @@ def positive_gradient(trunk: nn.Module, images: Tensor, unit: int) -> Tensor:
 
 
 def steadily(model: nn.Module, images: Tensor, unit: int, settings: Settings, batch: int) -> tuple[float, Result]:
-    """Seconds an image between the first and the last batch's forward pass (with reading and sums, not set-up); the result."""
-    times: list[float] = []
-    handle = model.register_forward_pre_hook(lambda *_: times.append(clock(settings.device)))
+    """Seconds an image between the first and the last batch's forward pass after the last look but one, and the result.
+
+    So with reading and sums, without set-up; nothing is waited for in between.
+    """
+    marks: list[Any] = []
+    forward = Trunk.forward
+
+    def marked(trunk: Trunk, inputs: Tensor) -> Tensor:
+        marks.append(mark(settings.device))
+        return forward(trunk, inputs)
+
+    Trunk.forward = marked  # type: ignore[method-assign]
     try:
         runtime = replace(settings.runtime, batch_size=batch)
         result = erflab.measure(model, images, "layer4", [unit, unit], magnitude="replknet", runtime=runtime)
     finally:
-        handle.remove()
-    batches = len(images) // batch
-    return (times[-1] - times[-batches]) / (batch * (batches - 1)), result
+        Trunk.forward = forward  # type: ignore[method-assign]
+    for flag in result.flags:
+        if flag.code in ("crop_differs", "not_compiled", "precision_fallback"):
+            print(flag, file=sys.stderr)
+    batches = (len(images) - [0, *look_counts(len(images))][-2]) // batch
+    return between(marks[-batches], marks[-1]) / (batch * (batches - 1)), result
 
 
 def difference(map: np.ndarray, reference: np.ndarray) -> float:
@@ -114,28 +157,32 @@ def difference(map: np.ndarray, reference: np.ndarray) -> float:
 
 def gradient(settings: Settings) -> Iterator[Row]:
     """The limit: forward and input gradient alone, of a trunk that ends at the layer."""
-    batch, unit = (64, 3) if settings.device.type == "cuda" else (8, 3)
+    batch, unit = 256 if settings.on_gpu else 8, 3
     images = torch.randn(4 * batch, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    model = resnet50(settings)
-    trunk = trunk_of(resnet50(settings)).to(memory_format=torch.channels_last)
-    given = images.to(settings.device).contiguous(memory_format=torch.channels_last)
+    model, bare_model = resnet50(settings), resnet50(settings)
+    last = channels_last_wanted(bare_model, settings.runtime, settings.device)
+    order = torch.channels_last if last else torch.contiguous_format
+    trunk = trunk_of(bare_model).to(memory_format=order)
+    given = images.to(settings.device).contiguous(memory_format=order)
+    run = torch.compile(trunk) if settings.runtime.compile else trunk
 
     def bare() -> tuple[float, np.ndarray]:
         kept, start = [], 0.0
         with arithmetic(settings.precision, settings.device):
             for part, inputs in enumerate(given.split(batch)):
                 start = clock(settings.device) if part == 1 else start
-                kept.append(positive_gradient(trunk, inputs, unit))
+                kept.append(positive_gradient(run, inputs, unit))
         seconds = (clock(settings.device) - start) / (3 * batch)
         return seconds, torch.cat(kept).relu().sum(1, dtype=torch.float64).mean(0).cpu().numpy()
 
-    pairs = [(steadily(model, images, unit, settings, batch), bare()) for _ in range(settings.repeats)]
+    many = settings.enough(images, 8)
+    pairs = [(steadily(model, many, unit, settings, batch), bare()) for _ in range(settings.repeats)]
     yield _rates("ResNet-50 layer4, 224 px, against bare torch", pairs)
 
 
 def published(settings: Settings) -> Iterator[Row]:
     """One image at a time, channels first, each map fetched to the host."""
-    images = torch.randn(3, 3, 1024, 1024, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(8 if settings.on_gpu else 3, 3, 1024, 1024, generator=torch.Generator().manual_seed(0))
     model, trunk = resnet50(settings), trunk_of(resnet50(settings))
 
     def loop() -> tuple[float, np.ndarray]:
@@ -147,7 +194,8 @@ def published(settings: Settings) -> Iterator[Row]:
                 total += found.relu().sum((0, 1)).cpu().numpy()
         return (clock(settings.device) - start) / (len(images) - 1), total
 
-    pairs = [(steadily(model, images, 16, settings, 1), loop()) for _ in range(max(1, settings.repeats - 1))]
+    many, batch = settings.enough(images, 32), 32 if settings.on_gpu else 1
+    pairs = [(steadily(model, many, 16, settings, batch), loop()) for _ in range(max(1, settings.repeats - 1))]
     yield _rates("ResNet-50 layer4, 1024 px, against the published loop", pairs)
 
 
@@ -162,7 +210,7 @@ def _rates(what: str, pairs: list[Any]) -> Row:
 def occlusion(settings: Settings) -> Iterator[Row]:
     """Pairs of a unit and a patch: all units of the lab's passes, one of each of captum's."""
     unit, patch = 14, 25  # the unit's centre, 112 px, is also that of one of captum's windows
-    images = torch.randn(8, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    images = settings.enough(torch.randn(8, 3, 224, 224, generator=torch.Generator().manual_seed(0)), 128)
     model = resnet50(settings)
 
     def lab(config: OcclusionConfig, count: int) -> tuple[float, Result]:
@@ -277,6 +325,7 @@ def _peaks(what: str, one: str, other: str, settings: Settings) -> Row:
 
     def peak(workload: str) -> float:
         command = [sys.executable, __file__, "--memory-of", workload, "--device", str(settings.device)]
+        command += ["--precision", settings.precision]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
     ours, theirs = peak(one), peak(other)
@@ -314,7 +363,7 @@ def peak_memory(settings: Settings, work: Workload) -> float:
     images = open_images(NoiseConfig(count=work.images), size=(work.size, work.size))
     runtime = replace(settings.runtime, **dict(work.changes))
     erflab.measure(model, images, work.layer, method=list(work.method), runtime=runtime)
-    if settings.device.type == "cuda":
+    if settings.on_gpu:
         return torch.cuda.max_memory_allocated(settings.device) / 2**20
     # Not getrusage, which counts the process that this one was forked from.
     status = Path("/proc/self/status").read_text()
@@ -357,11 +406,12 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
+    parser.add_argument("--compile", action="store_true", help="compile erflab's trunk, and bare torch's")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--memory-of", choices=WORKLOADS, help="print the peak memory in MiB of one measurement alone")
     given = parser.parse_args()
-    runtime = RuntimeConfig(progress=False, device=given.device, precision=given.precision)
+    runtime = RuntimeConfig(progress=False, device=given.device, precision=given.precision, compile=given.compile)
     settings = Settings(runtime, torch.device(given.device), given.precision, given.repeats)
     if given.memory_of:
         print(peak_memory(settings, WORKLOADS[given.memory_of]))
@@ -373,8 +423,9 @@ def main() -> None:
             show(row)
             rows.append(asdict(row))
     if given.json:
-        about = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": given.device}
-        given.json.write_text(json.dumps({**about, "precision": given.precision, "rows": rows}, indent=2) + "\n")
+        about: dict[str, Any] = {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": given.device}
+        about |= {"precision": given.precision, "compile": given.compile}
+        given.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from erflab.distributed import Processes
+from erflab.hardware import upload
 
 GROUPS = 16
 
@@ -23,9 +24,10 @@ class MapSums:
     Beside them the sums of the maps that are each divided by their own total, so that every image weighs the same: a bright
     one, or one that excites the unit, otherwise outweighs the rest. An image whose total is not positive has no such map.
 
-    Images are added one after another in index order, so the sums do not depend on how they were batched. Deviations are
-    taken from the first image's map, so that a mean far from zero costs the variance no digits. Scenes go to groups in
-    order of first appearance, round and round: all images of one scene are in one group.
+    Images are added one after another in index order, so the sums do not depend on how they were batched; on a GPU, which would
+    wait for so many small sums, a batch at once, so that they do but for rounding. Deviations are taken from the first image's
+    map, so that a mean far from zero costs the variance no digits. Scenes go to groups in order of first appearance, round and
+    round: all images of one scene are in one group.
 
     Adding never waits for the device; reading `totals` or `equal_counts` does.
 
@@ -60,13 +62,23 @@ class MapSums:
             self._first.copy_(images[0])
         totals = images.sum((1, 2))
         divisors = torch.where(totals > 0, totals, torch.inf)
-        for image, divisor, group in zip(images, divisors, self._grouped(scenes), strict=True):
+        add = self._add_singly if images.is_cpu else self._add_together
+        add(images, divisors, self._grouped(scenes))
+        self._totals.append(totals)
+        self._added += len(images)
+
+    def _add_singly(self, images: Tensor, divisors: Tensor, groups: Sequence[int]) -> None:
+        for image, divisor, group in zip(images, divisors, groups, strict=True):
             deviation = image - self._first
             self._deviations.addcmul_(deviation, deviation)
             self.group_sums[group] += image
             self.equal_sums[group].addcdiv_(image, divisor)
-        self._totals.append(totals)
-        self._added += len(images)
+
+    def _add_together(self, images: Tensor, divisors: Tensor, groups: Sequence[int]) -> None:
+        members = upload(torch.eye(self.groups, dtype=torch.float64)[:, list(groups)], images.device)  # [group, image]
+        self.group_sums += torch.einsum("gi,iyx->gyx", members, images)
+        self.equal_sums += torch.einsum("gi,iyx->gyx", members / divisors, images)
+        self._deviations += (images - self._first).square_().sum(0)
 
     def pass_over(self, scenes: Sequence[Hashable]) -> None:
         """Note the images of these scenes, which another process adds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +17,19 @@ from erflab.config import RuntimeConfig
 from erflab.errors import MeasurementError, TheoryError
 from erflab.flags import Flag
 from erflab.loader import Loader
+from erflab.memory import is_out_of_memory
 from erflab.theory.crop import Crop, find_crop
 
 ALLOWED = {torch.float64: 1e-12, torch.float32: 1e-3}
-"""Difference from the map of the whole image, as a share of its peak, that rounding explains: kernels differ with the size."""
+"""Difference from the map of the whole image, as a share of its peak, that rounding explains: kernels differ with the size.
+
+In float32 that may flip a ReLU near zero, and one flip is more than this; so what is larger is looked at in float64.
+"""
 
 LARGE = 2**22
-"""Px of an image above which its gradient may not fit in memory: then the units' outputs are compared instead."""
+"""Px of an image above which its gradient is unlikely to fit in memory: then, and where it does not, outputs are compared."""
+
+Read = Callable[[Sequence[Target], Batch], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,10 @@ class Cropping:
         if self.crop is None:
             return self
         try:
-            difference = _difference(targets, self.crop, loader.load([0]))
+            difference, exact = _known_difference(targets, self.crop, loader)
         except MeasurementError as error:
             return Cropping(reason=f"the first image cannot tell whether it is exact: {error}")
-        if difference <= ALLOWED[loader.dtype]:
+        if exact:
             return replace(self, difference=difference)
         seen = f"by {difference:.1g} of the peak"
         return Cropping(None, f"the map differed {seen}", difference, (Flag("crop_differs", None, seen),))
@@ -76,8 +82,37 @@ def choose_crop(module: nn.Module, targets: Sequence[Target], loader: Loader, ru
     return Cropping(crop)
 
 
+def _known_difference(targets: Sequence[Target], crop: Crop, loader: Loader) -> tuple[float, bool]:
+    """The largest difference on the first image, and whether rounding explains it: in float64 where float32 cannot tell."""
+    batch = loader.load([0])
+    difference = _difference(targets, crop, batch)
+    if difference <= ALLOWED[loader.dtype] or loader.dtype == torch.float64:
+        return difference, difference <= ALLOWED[loader.dtype]
+    model = targets[0].trunk.model
+    try:
+        model.to(torch.float64)
+        known = _difference(targets, crop, replace(batch, images=batch.images.to(torch.float64)))
+    except (
+        MemoryError,
+        RuntimeError,
+    ):  # it does not fit, or the model keeps tensors that are neither parameter nor buffer
+        return difference, False
+    finally:
+        model.to(loader.dtype)
+    return known, known <= ALLOWED[torch.float64]
+
+
 def _difference(targets: Sequence[Target], crop: Crop, batch: Batch) -> float:
-    read = _outputs if math.prod(crop.input_size) > LARGE else _maps
+    if math.prod(crop.input_size) <= LARGE:
+        try:
+            return _largest(_maps, targets, crop, batch)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+    return _largest(_outputs, targets, crop, batch)
+
+
+def _largest(read: Read, targets: Sequence[Target], crop: Crop, batch: Batch) -> float:
     whole = read(targets, batch)
     parts = read([target.cropped(crop) for target in targets], batch.cut(crop))
     return max(_apart(a, b, crop) for a, b in zip(whole, parts, strict=True))

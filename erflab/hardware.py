@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -82,9 +83,31 @@ def _name(device: torch.device) -> str:
     return f"cuda {torch.cuda.get_device_properties(device).uuid} of {socket.gethostname()}"
 
 
+def stacked(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Tensors of one shape as one on the host; for a GPU in pinned memory, from which it can copy by itself."""
+    if device.type != "cuda":
+        return torch.stack(list(tensors))
+    pinned = torch.empty((len(tensors), *tensors[0].shape), dtype=tensors[0].dtype, pin_memory=True)
+    return torch.stack(list(tensors), out=pinned)
+
+
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device, from pinned memory to a GPU, so that the host does not wait for it; on a CPU itself."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    """A copy on a GPU, made from pinned memory beside what the GPU computes: neither it nor the host waits; on a CPU itself."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    computing = torch.cuda.current_stream(device)
+    copying = _copying(computing.device)
+    with torch.cuda.stream(copying):
+        copy = tensor.pin_memory().to(copying.device, non_blocking=True)
+    computing.wait_stream(copying)
+    copy.record_stream(computing)  # its memory is not given away before what was computed from it
+    return copy
+
+
+@lru_cache
+def _copying(device: torch.device) -> torch.cuda.Stream:
+    """The stream of copies to a GPU."""
+    return torch.cuda.Stream(device)
 
 
 def _worker() -> int:

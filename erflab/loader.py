@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from threading import Lock
 
@@ -18,12 +18,23 @@ from erflab.attribution.base import Batch
 from erflab.convergence import look_counts
 from erflab.distributed import ALONE, Processes
 from erflab.errors import ImageError
-from erflab.hardware import upload
+from erflab.hardware import stacked, upload
 from erflab.images import Image, ImageSource
 from erflab.models import LoadedModel
 
 BASELINE_IMAGES = 256
 """Images whose mean colour the "mean" occlusion baseline is."""
+
+LOADED = 2**27
+"""Px of whole images, of which a small part may be computed, that are loaded as one batch: 1.6 GB of three colours."""
+
+READERS = {"cuda": 8}
+"""Threads that make the images for a kind of device where their source allows several: one would keep a GPU waiting."""
+
+
+@lru_cache
+def _readers(kind: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(READERS[kind], thread_name_prefix="pixels")
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,8 @@ class Passed:
 class Loader:
     """Normalised batches of the images, in index order, of which several processes are dealt one in turn.
 
-    batch_size: "auto" is about 2^20 px a batch on a CPU, at most 64 images, and 2^25 px on a GPU, at most 256.
+    batch_size: "auto" is about 2^20 px a batch on a CPU, at most 64 images, and 2^25 px on a GPU, at most 256; of which only a
+    part is computed, at most 2^27 px are loaded.
     """
 
     images: ImageSource
@@ -69,7 +81,7 @@ class Loader:
         if isinstance(self.batch_size, int):
             return self.batch_size
         budget, most = (2**25, 256) if self.device.type == "cuda" else (2**20, 64)
-        return max(1, min(most, budget // math.prod(size)))
+        return max(1, min(most, budget // math.prod(size), LOADED // math.prod(self.size)))
 
     def batches(self, what: str, at_once: int | None = None, start: int = 0) -> Iterator[Batch | Passed]:
         """The images from `start` on, `at_once` at a time, with a progress bar named for the method.
@@ -89,28 +101,32 @@ class Loader:
                 for begin, end in pairwise([0, *look_counts(total)])
                 for first in range(max(begin, start), end, at_once)
             ]
-            own = iter([indices for place, indices in enumerate(ranges) if self.processes.measures(place)])
-            waiting = reader.submit(self._read, next(own, ()))
+            own = (indices for place, indices in enumerate(ranges) if self.processes.measures(place))
+            asked = (reader.submit(self._read, indices) for indices in own)
+            waiting = next(asked, None)
             for place, indices in enumerate(ranges):
                 if self.processes.measures(place):
-                    found = waiting.result()
-                    waiting = reader.submit(self._read, next(own, ()))
-                    yield self._batch(indices, found)
+                    assert waiting is not None  # asked for when the last one was taken
+                    read, waiting = waiting.result(), next(asked, None)
+                    yield self._normalised(read)
                 else:
                     yield Passed(tuple(self._scenes(indices)))
                 bar.update(len(indices))
 
     def load(self, indices: Sequence[int]) -> Batch:
         """The images with these indices."""
-        return self._batch(indices, self._read(indices))
+        return self._normalised(self._read(indices))
 
-    def _read(self, indices: Sequence[int]) -> list[Image]:
+    def _read(self, indices: Sequence[int]) -> Batch:
+        """The images as the source gives them, still on the host."""
         # Sources keep what they read last, and another baseline's images may be asked for meanwhile.
         with self._reading:
-            found = [self.images[i] for i in indices]
+            several = self.images.concurrent and self.device.type in READERS
+            found = list((_readers(self.device.type).map if several else map)(self.images.__getitem__, indices))
         if self.processes.size > 1:
             self._check_scenes(found)
-        return found
+        pixels = stacked([image.pixels for image in found], self.device)
+        return Batch(pixels, tuple(indices), tuple(image.scene for image in found))
 
     def _check_scenes(self, found: Sequence[Image]) -> None:
         """The other processes know an image's scene from the source's `scene` alone."""
@@ -125,12 +141,12 @@ class Loader:
         with self._reading:
             return [self.images.scene(i) for i in indices]
 
-    def _batch(self, indices: Sequence[int], found: Sequence[Image]) -> Batch:
-        pixels = upload(torch.stack([image.pixels for image in found]), self.device).to(self.dtype)
-        images = self._normalise(pixels)
+    def _normalised(self, read: Batch) -> Batch:
+        """What was read, on the device, normalised."""
+        images = self._normalise(upload(read.images, self.device).to(self.dtype))
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images, tuple(indices), tuple(image.scene for image in found))
+        return replace(read, images=images)
 
     def next_images(self, batch: Batch) -> Tensor:
         """For each image of the batch the next one (the first after the last): the "image" baseline."""
@@ -145,6 +161,7 @@ class Loader:
         return [float(v) for v in total / count]
 
     def _normalise(self, pixels: Tensor) -> Tensor:
+        """The pixels, which are this batch's own, in the model's units: in place, for they may fill much of a GPU's memory."""
         if self.images.normalised or self.model.mean is None or self.model.std is None:
             return pixels
         if len(self.model.mean) not in (1, pixels.shape[1]):
@@ -153,7 +170,7 @@ class Loader:
                 "set model.mean and model.std."
             )
         mean, std = (
-            torch.tensor(v, dtype=self.dtype, device=self.device)[:, None, None]
+            upload(torch.tensor(v, dtype=self.dtype), self.device)[:, None, None]
             for v in (self.model.mean, self.model.std)
         )
-        return (pixels - mean) / std
+        return pixels.sub_(mean).div_(std)

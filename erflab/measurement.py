@@ -120,13 +120,16 @@ def measure(
 
 @contextlib.contextmanager
 def _home(model: nn.Module) -> Iterator[None]:
-    """Put the user's model back on the device and in the dtype that its parameters had."""
-    state = [(p, p.data) for p in [*model.parameters(), *model.buffers()]]
+    """Put the user's model back on the device and in the dtype that its parameters and buffers had."""
+    parameters = [(parameter, parameter.data) for parameter in model.parameters()]
+    buffers = [(part._buffers, dict(part._buffers)) for part in model.modules()]  # moving puts others in their place
     try:
         yield
     finally:
-        for tensor, data in state:
-            tensor.data = data
+        for parameter, data in parameters:
+            parameter.data = data
+        for held, own in buffers:
+            held.update(own)
 
 
 def _measure(

@@ -11,6 +11,16 @@ from torch import Tensor
 from erflab.attribution.base import Batch
 from erflab.errors import MeasurementError
 
+EXHAUSTED = (
+    "out of memory",  # of CUDA itself, for pinned memory or a library's own
+    "can't allocate memory",  # of torch's CPU allocator
+    "ALLOC_FAILED",  # of cuBLAS, cuFFT, cuSOLVER
+    "ALLOCATION_FAILED",  # of cuDNN
+    "unable to find an engine",  # of cuDNN, where no algorithm's workspace fits
+    "Unable to find a valid cuDNN algorithm",
+)
+"""Words of errors of memory that ran out."""
+
 
 @dataclass
 class Halving:
@@ -56,5 +66,8 @@ class Halving:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU, in Python, or in torch's CPU allocator (a plain RuntimeError)."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    """Whether an error says that memory ran out, on a GPU, in Python, or in torch's CPU allocator.
+
+    Only torch's own allocator on a GPU has an error of its own kind; the rest are plain RuntimeErrors, known by their words.
+    """
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in EXHAUSTED)

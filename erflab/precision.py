@@ -24,6 +24,8 @@ from erflab.flags import Flag
 EXACT = ("float64", "fp32")
 SIGMA_TOLERANCE = 0.001
 """Relative change of sigma below which auto takes bf16, and above which a chosen precision is flagged."""
+BF16_UNITS = (8, 0)
+"""CUDA capability (Ampere's) from which bf16 products are faster than fp32; older GPUs emulate them, slowly."""
 COMPLETE = ("integrated_gradients", "deeplift")
 """Methods whose attributions must sum to the output's change: they run in fp32 where less was asked for."""
 
@@ -36,13 +38,30 @@ def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """Products in this precision inside the block: TF32 for tf32 alone (it is often left on by accident and costs three
     digits), bf16 by autocast, which leaves sums, norms and the weights themselves in float32.
     """
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    # Without its cache, which outlives a block inside a block: it would keep every batch, images and graph.
+    lowered = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+    with _tf32(precision == "tf32"), lowered:
+        yield
+
+
+@contextlib.contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """CuBLAS and cuDNN with TF32 inside the block, or without, whatever the user has set and by whichever switches.
+
+    The older switches are read only where torch (before 2.9) has no others: after the newer ones were used that is an error.
+    """
+    newer = hasattr(torch.backends.cuda.matmul, "fp32_precision")
+    name, wanted = ("fp32_precision", "tf32" if allowed else "ieee") if newer else ("allow_tf32", allowed)
+    cudnn: Any = torch.backends.cudnn
+    switches = [torch.backends.cuda.matmul, *((cudnn.conv, cudnn.rnn) if newer else (cudnn,))]
+    before = [getattr(switch, name) for switch in switches]
+    for switch in switches:
+        setattr(switch, name, wanted)
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            yield
+        yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
+        for switch, value in zip(switches, before, strict=True):
+            setattr(switch, name, value)
 
 
 @dataclass(frozen=True)
@@ -130,7 +149,7 @@ def audited_maps(
 ) -> tuple[Precision, list[Tensor]]:
     """The precision to run in, below fp32 if that passes, and the maps of the first batch, which is run in fp32 too.
 
-    auto is fp32 on a CPU; on CUDA it is bf16 if that passes for every target.
+    auto is fp32 on a CPU; on CUDA with bf16 units it is bf16 if that passes for every target.
     """
     name = _tried(runtime, device)
     full = Precision("fp32", device).maps(compute, batch)
@@ -141,8 +160,9 @@ def audited_maps(
 
 
 def _tried(runtime: RuntimeConfig, device: torch.device) -> str:
-    wanted = runtime.products
-    return ("bf16" if device.type == "cuda" else "fp32") if wanted == "auto" else wanted
+    if runtime.products != "auto":
+        return runtime.products
+    return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_UNITS else "fp32"
 
 
 def falls_back(audits: Sequence[Audit]) -> bool:

@@ -73,7 +73,7 @@ def circumstances(course: Mapping[str, Any], device: torch.device, command: list
         "device_name": device_name(device),
         "processor": processor_name(),
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": cudnn_version(),
         "driver": driver_version(),
         "source": git_state(Path(__file__).parent),
         "working_directory": git_state(Path.cwd()),
@@ -103,6 +103,15 @@ def driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str | No
     """The version of NVIDIA's kernel driver, which the kernel tells; None without one."""
     found = re.search(r"Kernel Module.*?(\d+(?:\.\d+)+)", file.read_text()) if file.exists() else None
     return found[1] if found else None
+
+
+def cudnn_version() -> int | None:
+    """The version of cuDNN; None without one, and where torch refuses it, which is no matter of this record."""
+    try:
+        found: int | None = torch.backends.cudnn.version()
+    except RuntimeError:
+        return None
+    return found
 
 
 def processor_name(file: Path = Path("/proc/cpuinfo")) -> str | None:

@@ -39,9 +39,11 @@ class ImageSource(ABC):
 
     Attributes:
         normalised: True if the pixels are in the model's normalised units already, False if they are in [0, 1].
+        concurrent: whether several threads may ask for images at once.
     """
 
     normalised: bool
+    concurrent = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -76,6 +78,7 @@ class NoiseImages(ImageSource):
     """White Gaussian noise, mean 0 and variance 1 in the model's normalised units; every image a scene of its own."""
 
     normalised = True
+    concurrent = True
 
     def __init__(self, count: int, channels: int, size: tuple[int, int], seed: int) -> None:
         self.shape = (channels, *size)
@@ -107,6 +110,8 @@ class TensorImages(ImageSource):
     Raises:
         ImageError: not four-dimensional, empty, of another type, NaN, or (not normalised) outside [0, 1].
     """
+
+    concurrent = True
 
     def __init__(self, tensor: Tensor, *, normalised: bool = True) -> None:
         if tensor.ndim != 4 or tensor.numel() == 0:

@@ -19,7 +19,7 @@ class Tiny(nn.Module):
         super().__init__()
         self.fault, self.a, self.b = fault, nn.Conv2d(3, width, 3, padding=1), nn.Conv2d(width, 2, 3, padding=1)
     def forward(self, x):
-        if self.fault == "memory" and x.requires_grad:
+        if self.fault == "memory" and not x.is_meta:
             raise MemoryError("8 GiB for a small network")
         if self.fault == "killed":
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Streaming sums against numpy."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,18 @@ def test_batching_changes_no_bit() -> None:
         assert torch.equal(first.group_sums, other.group_sums)
         assert torch.equal(first.equal_sums, other.equal_sums)
         assert first.totals == other.totals
+
+
+def test_a_batch_added_at_once_as_on_a_gpu_has_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = torch.rand(37, 4, 5, dtype=torch.float64)
+    maps[3] = 0
+    scenes = [str(i % 21) for i in range(37)]
+    singly = filled(maps, scenes, 9)
+    monkeypatch.setattr(MapSums, "_add_singly", MapSums._add_together)
+    together = filled(maps, scenes, 9)
+    for name in ("mean", "variance", "group_sums", "equal_sums"):
+        torch.testing.assert_close(getattr(together, name), getattr(singly, name), rtol=1e-12, atol=1e-14)
+    assert (together.totals, together.group_counts) == (singly.totals, singly.group_counts)
 
 
 def test_all_images_of_a_scene_are_in_one_group() -> None:

@@ -7,8 +7,10 @@ import pytest
 import torch
 from nets import small_net
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 import erflab
+from erflab import compiling
 from erflab.compiling import compile_trunk
 from erflab.config import OcclusionConfig, RuntimeConfig
 from erflab.errors import ConfigError
@@ -60,6 +62,30 @@ def test_what_lies_behind_the_target_is_cut_away() -> None:
     assert trunk(torch.randn(1, 3, 16, 16, dtype=torch.float64)).shape == (1, 4, 8, 8)
 
 
+@pytest.mark.usefixtures("_without_a_code_generator")
+def test_every_measurement_of_a_process_is_compiled() -> None:
+    """torch gives up on code that it has compiled eight times, of whichever models."""
+    for channels in range(1, 11):
+        before = counters["stats"]["unique_graphs"]
+        trunk = Trunk(nn.Conv2d(3, channels, 1), "(output)", 0, Layout("nchw", (4, 4)))
+        assert compile_trunk(trunk, torch.randn(1, 3, 4, 4)) is None
+        assert counters["stats"]["unique_graphs"] > before
+
+
+@pytest.mark.usefixtures("_without_a_code_generator")
+def test_a_few_flipped_relus_are_the_same_and_more_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    trunk, expected = Trunk(small_net(), "(output)", 0, Layout("nchw", (4, 4))), compiling._pass
+    for share, told in ((0.03, None), (0.1, "the compiled trunk gives another output or gradient")):
+
+        def apart(trunk: Trunk, images: Tensor, share: float = share) -> tuple[Tensor, Tensor]:
+            units, gradient = expected(trunk, images)
+            return units, gradient * (1 + share * (trunk._other is not None))
+
+        monkeypatch.setattr(compiling, "_pass", apart)
+        assert compile_trunk(trunk, torch.randn(1, 3, 16, 16, dtype=torch.float64)) == told
+        trunk.run_by(None)
+
+
 class Branching(nn.Module):
     """Control flow on values, which cannot be traced symbolically."""
 
@@ -92,9 +118,12 @@ def test_several_targets_and_methods_with_hooks_are_not_compiled() -> None:
 
 
 @pytest.mark.cuda
+@pytest.mark.filterwarnings("default")  # of the code generator, which would stop it
 def test_generated_code_gives_the_same_map() -> None:
     images = torch.randn(5, 3, 16, 16)
-    found, expected = (
-        erflab.measure(small_net(), images, runtime=dataclasses.replace(r, device="cuda")).map() for r in (QUIET, EAGER)
-    )
+    results = [
+        erflab.measure(small_net(), images, runtime=dataclasses.replace(r, device="cuda")) for r in (QUIET, EAGER)
+    ]
+    found, expected = (result.map() for result in results)
+    assert "not_compiled" not in [flag.code for flag in results[0].flags]
     assert float(abs(found - expected).max()) <= 1e-12 * float(expected.max())

@@ -13,6 +13,7 @@ from nets import small_net
 from torch import Tensor, nn
 
 import erflab
+from erflab import cropping
 from erflab.config import IntegratedGradientsConfig, OcclusionConfig, RuntimeConfig
 from erflab.errors import ConfigError, MeasurementError
 from erflab.result import Result
@@ -123,6 +124,37 @@ def test_of_large_images_the_outputs_are_compared(monkeypatch: pytest.MonkeyPatc
     assert 0 <= result.attribute("crop")["difference"] <= 1e-12
     expected = measured(images, crop="off", layer="head").map()
     np.testing.assert_allclose(result.map().values, expected.values, rtol=0, atol=1e-12 * float(expected.max()))
+
+
+def test_where_the_gradient_of_an_image_does_not_fit_outputs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> list[Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("erflab.cropping._maps", failing)
+    assert 0 <= measured(layer="head").attribute("crop")["difference"] <= 1e-12
+
+
+class Hiding(nn.Module):
+    """A network in float32; its last kernel may be neither parameter nor buffer, and then stays so."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        super().__init__()
+        self.net = small_net().float()
+        self.kernel = torch.ones(4, 1, 1, 1) if hidden else nn.Parameter(torch.ones(4, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(self.net(x), self.kernel, groups=4)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_float32_leaves_open_float64_decides(hidden: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cropping.ALLOWED, torch.float32, -1.0)
+    net, runtime = Hiding(hidden=hidden), RuntimeConfig(progress=False, device="cpu")
+    result = erflab.measure(net, torch.randn(4, 3, 48, 56), runtime=runtime)
+    crop = result.attribute("crop")
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert ("crop_differs" in [flag.code for flag in result.flags]) is hidden
+    assert crop["refused"].startswith("the map differed by") if hidden else crop["difference"] <= 1e-12
 
 
 def test_a_first_image_without_a_map_has_its_own_error() -> None:

@@ -289,9 +289,20 @@ def test_settings_of_a_method_are_given_by_its_name(baseline: str) -> None:
     np.testing.assert_allclose(result.map().values, expected.numpy(), rtol=1e-10, atol=1e-16)
 
 
+def test_the_users_model_gets_its_own_tensors_back() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    tensors = {
+        name: (tensor, tensor.dtype, tensor.data_ptr()) for name, tensor in net.state_dict(keep_vars=True).items()
+    }
+    erflab.measure(net, torch.randn(2, 3, 8, 8), runtime=dataclasses.replace(QUIET, dtype="float64"))
+    for name, (tensor, dtype, place) in tensors.items():
+        assert net.get_submodule(name[0])._buffers.get(name[2:], tensor) is tensor
+        assert (tensor.dtype, tensor.data_ptr()) == (dtype, place)
+
+
 @pytest.mark.cuda
 def test_cuda_gives_the_cpus_sizes() -> None:
-    cpu, cuda = (run(configured(device=device)) for device in ("cpu", "cuda"))
+    cpu, cuda = (run(configured(device=device, precision="float64")) for device in ("cpu", "cuda"))
     for method in cpu.methods:
         expected = cpu.sizes(method).quantities["sigma"].value
         assert cuda.sizes(method).quantities["sigma"].value == pytest.approx(expected, rel=1e-4)

@@ -4,8 +4,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
-from erflab.provenance import driver_version, git_state, processor_name
+from erflab.provenance import cudnn_version, driver_version, git_state, processor_name
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -45,3 +46,12 @@ def test_driver_and_processor_are_those_that_the_kernel_tells(tmp_path: Path) ->
     assert processor_name(info) == "Some Processor @ 2 GHz"
     version.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n")
     assert driver_version(version) == "570.86.15"
+
+
+def test_a_cudnn_that_torch_refuses_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> int:
+        raise RuntimeError("cuDNN version incompatibility")
+
+    assert cudnn_version() == torch.backends.cudnn.version()
+    monkeypatch.setattr(torch.backends.cudnn, "version", refused)
+    assert cudnn_version() is None

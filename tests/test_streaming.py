@@ -2,6 +2,11 @@
 
 import dataclasses
 import math
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +15,7 @@ from nets import small_net
 from torch import Tensor, nn
 
 import erflab
-from erflab.accumulate import MapSums
+from erflab import loader as loading
 from erflab.attribution.base import Batch, pixel_frame
 from erflab.config import METHODS, OcclusionConfig, RuntimeConfig
 from erflab.errors import ConfigError, ImageError, MeasurementError
@@ -18,7 +23,7 @@ from erflab.images import Image, TensorImages
 from erflab.loader import Loader
 from erflab.memory import Halving, is_out_of_memory
 from erflab.models import LoadedModel
-from erflab.precision import Audit, Precision, arithmetic, falls_back
+from erflab.precision import Audit, Precision, arithmetic, exact_precision, falls_back
 from erflab.result import Result
 
 QUIET = RuntimeConfig(progress=False, device="cpu", precision="float64")
@@ -99,6 +104,13 @@ def test_an_image_that_never_fits_is_an_error_and_other_errors_are_not_memory() 
     ):
         Halving(lambda _: (_ for _ in ()).throw(MemoryError))(Batch(images(2), (0, 1), ("", "")))
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
+    for words in (
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "FIND was unable to find an engine to execute this computation",
+    ):
+        assert is_out_of_memory(RuntimeError(words))
     with pytest.raises(RuntimeError, match="shapes do not match"):
         Halving(lambda _: (_ for _ in ()).throw(RuntimeError("shapes do not match")))(Batch(images(1), (0,), ("",)))
 
@@ -194,14 +206,92 @@ def test_an_audit_compares_the_mean_map_and_its_sigma() -> None:
     assert str(Audit(0.5, None)) == "sigma by unknown, map by 50.00%"
 
 
-def test_tf32_is_on_for_tf32_alone_and_put_back() -> None:
-    flags = lambda: (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)  # noqa: E731
-    before = flags()
+def switches() -> tuple[str, ...]:
+    """Of torch 2.9 and later, as they are in force."""
+    backends = torch.backends
+    parts: tuple[Any, ...] = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    return tuple(part.fp32_precision for part in parts)
+
+
+@pytest.fixture
+def _users_switches() -> Iterator[None]:
+    """Whatever a test sets is as it was at first afterwards."""
+    before = switches()
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.fp32_precision = torch.backends.cudnn.fp32_precision = "none"
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.fp32_precision = "none"
+    assert switches() == before
+
+
+SWITCHES = pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="before torch 2.9")
+
+
+@SWITCHES
+@pytest.mark.usefixtures("_users_switches")
+@pytest.mark.parametrize(
+    "users",
+    [
+        "",
+        "torch.set_float32_matmul_precision('medium')",
+        "torch.backends.cuda.matmul.allow_tf32 = True",
+        "torch.backends.cudnn.allow_tf32 = False",
+        "torch.backends.fp32_precision = 'tf32'",
+        "torch.backends.cudnn.fp32_precision = 'ieee'",
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    ],
+)
+def test_tf32_is_on_for_tf32_alone_and_put_back(users: str) -> None:
+    exec(users)
+    before = switches()
     for precision in ("fp32", "tf32", "bf16", "float64"):
         with arithmetic(precision, CPU):
-            assert flags() == (precision == "tf32",) * 2
+            assert switches() == ("tf32" if precision == "tf32" else "ieee",) * 3
             assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
-    assert flags() == before
+        assert switches() == before
+    if "float32_matmul" in users:
+        assert torch.get_float32_matmul_precision() == "medium"
+
+
+@SWITCHES
+@pytest.mark.usefixtures("_users_switches")
+def test_before_torch_2_9_the_older_switches_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erflab.precision.hasattr", lambda *_: False, raising=False)
+    flags = lambda: (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)  # noqa: E731
+    before = flags()
+    for precision in ("fp32", "tf32"):
+        with arithmetic(precision, CPU):
+            assert flags() == (precision == "tf32",) * 2
+        assert flags() == before
+
+
+class Kept:
+    """A hook, which lives as long as the tensor it is on."""
+
+    def __call__(self, gradient: Tensor) -> None:
+        """Leave the gradient as it is."""
+
+
+def test_bf16_keeps_no_batch_after_its_block() -> None:
+    net, hook = nn.Conv2d(3, 4, 3).requires_grad_(False), Kept()
+    kept = weakref.ref(hook)
+    with arithmetic("fp32", CPU):
+        with arithmetic("bf16", CPU):
+            batch = images(2).requires_grad_(True)
+            batch.register_hook(hook)
+            torch.autograd.grad(net(batch).float().sum(), batch)
+        del batch, hook
+        assert kept() is None
+
+
+@pytest.mark.parametrize(("capability", "taken"), [((9, 0), False), ((8, 0), False), ((7, 5), True)])
+def test_auto_tries_bf16_where_a_gpu_has_it(
+    capability: tuple[int, int], taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    chosen = exact_precision("gradient", RuntimeConfig(), torch.device("cuda"))
+    assert (chosen == Precision("fp32", torch.device("cuda"))) is taken
 
 
 def test_one_precision_is_asked_for() -> None:
@@ -211,18 +301,6 @@ def test_one_precision_is_asked_for() -> None:
         ConfigError, match=r"runtime.precision is 'fp16'; choose one of auto, fp32, tf32, bf16, float64"
     ):
         RuntimeConfig(precision="fp16")
-
-
-@pytest.mark.cuda
-def test_adding_maps_never_waits_for_the_device() -> None:
-    device = torch.device("cuda")
-    sums, maps = MapSums((8, 8), device), torch.rand(4, 8, 8, device=device)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        sums.update(maps, list("abca"))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert len(sums.totals) == 4
 
 
 def test_channels_last_memory_changes_no_number_and_the_users_weights_keep_their_order() -> None:
@@ -282,3 +360,29 @@ def test_images_read_ahead_are_those_of_their_index() -> None:
     with pytest.raises(ImageError, match="image 9 cannot be read"):
         next(batches)
     assert asked[-1] == 9
+
+
+def test_batches_are_as_large_as_what_is_computed_and_what_is_loaded_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = LoadedModel(nn.Identity(), "", None, "", "", None, None, None)
+    loader = Loader(TensorImages(images()), described, torch.device("cuda"), torch.float32, "auto", False)
+    for side, computed, count in ((224, 224, 256), (512, 448, 167), (4096, 448, 8), (4096, 4096, 2), (2**15, 448, 1)):
+        monkeypatch.setattr(Loader, "shape", (3, side, side))
+        assert loader.fitting((computed, computed)) == count
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+def test_threads_that_read_together_keep_the_order(concurrent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set()
+
+    class Source(TensorImages):
+        def _image(self, index: int) -> Image:
+            names.add(threading.current_thread().name[:6])
+            time.sleep(0.002 * (index % 3 == 0))
+            return super()._image(index)
+
+    monkeypatch.setitem(loading.READERS, "cpu", 4)
+    monkeypatch.setattr(Source, "concurrent", concurrent)
+    described = LoadedModel(nn.Identity(), "", None, "", "", None, None, None)
+    batch = Loader(Source(images()), described, CPU, torch.float32, 3, False).load(range(11))
+    assert torch.equal(batch.images, images())
+    assert names == {"pixels" if concurrent else "MainTh"}

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from erflab.hardware import upload
 from erflab.theory.crop import Crop
 
 
@@ -116,7 +117,7 @@ class Aim:
         return Aim(units, windows)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)
 def _on_device(units: tuple[tuple[int, ...], ...], device: torch.device) -> tuple[Tensor, ...]:
     """Rows and columns of units, kept: lists as indices would be copied, and waited for, with every batch."""
-    return tuple(torch.tensor(index, device=device) for index in zip(*units, strict=True))
+    return tuple(upload(torch.tensor(index), device) for index in zip(*units, strict=True))

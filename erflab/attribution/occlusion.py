@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from erflab.attribution.base import Batch, Frame
+from erflab.hardware import upload
 from erflab.target import Trunk
 
 
@@ -122,6 +124,17 @@ class OccludedDifference:
         return (self.units(torch.where(occluded, fill, images)) - clean).square().sum(1)
 
 
+class _Ablation(FeatureAblation):  # type: ignore[misc]
+    """captum's, which reads the features' numbers back from the mask one by one and waits each time; here they are known."""
+
+    def __init__(self, forward: Callable[..., Tensor], features: int) -> None:
+        super().__init__(forward)
+        self.features = features
+
+    def _get_feature_idx_to_tensor_idx(self, *_: Any, **__: Any) -> dict[int, list[int]]:
+        return {feature: [0] for feature in range(self.features)}
+
+
 def unit_effects(
     difference: OccludedDifference, images: Tensor, fill: Tensor, patches: int, per_evaluation: int = 1
 ) -> Float[Tensor, "batch units patches"]:
@@ -135,7 +148,7 @@ def unit_effects(
             # captum first asks for the clean images themselves, which have been run.
             return all_on if given is switches else difference(given, *arguments)
 
-        effect: Tensor = FeatureAblation(change).attribute(
+        effect: Tensor = _Ablation(change, patches).attribute(
             switches,
             baselines=0,
             additional_forward_args=(images, clean, fill),
@@ -163,7 +176,7 @@ def constant_fill(values: Sequence[float]) -> Fill:
     """A colour per channel, in normalised units."""
 
     def fill(batch: Batch) -> Tensor:
-        colour = torch.tensor(values, dtype=batch.images.dtype, device=batch.images.device)
+        colour = upload(torch.tensor(values, dtype=batch.images.dtype), batch.images.device)
         return colour[None, :, None, None].expand_as(batch.images)
 
     return fill

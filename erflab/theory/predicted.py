@@ -194,9 +194,9 @@ def _lacks_data(node: Node) -> bool:
 
 
 def _like(model: nn.Module, images: Tensor | None) -> Tensor:
-    """A tensor of the weights' dtype and device (the images', if there are no weights)."""
+    """A tensor of the weights' dtype (the images', if there are no weights), on the host as all that is recorded."""
     fallback = torch.empty(0) if images is None else images
-    return next((p.detach() for p in model.parameters() if p.is_floating_point()), fallback)
+    return next((p.detach() for p in model.parameters() if p.is_floating_point()), fallback).cpu()
 
 
 def _seed(like: Tensor, target: Value, field: TheoreticalField) -> Tensor:

@@ -51,13 +51,15 @@ def _state(model: nn.Module, *, meta: bool) -> Iterator[list[tuple[Tensor, Tenso
     """Within the block, the model's parameters and buffers stand on `meta` if wanted; given are pairs of (twin, own).
 
     Shared tensors stay shared. (`torch.func.functional_call` leaves the twins behind in some models with shared modules.)
+    What a GPU holds is copied to the host, where everything is that is computed from it.
     """
     places = [(table, name, tensor) for table, name, tensor in _tensors_of(model) if tensor is not None]
-    twins = {id(tensor): tensor.detach().to("meta") if meta else tensor for _, _, tensor in places}
+    own = {id(tensor): tensor if tensor.is_meta else tensor.cpu() for _, _, tensor in places}
+    twins = {key: tensor.detach().to("meta") if meta else tensor for key, tensor in own.items()}
     try:
         for table, name, tensor in places:
             table[name] = twins[id(tensor)]
-        yield [(twins[id(tensor)], tensor) for _, _, tensor in places]
+        yield [(twins[id(tensor)], own[id(tensor)]) for _, _, tensor in places]
     finally:
         for table, name, tensor in places:
             table[name] = tensor
