@@ -47,7 +47,7 @@ def norm(call: Call, source: Value, power: Any = 2, dim: Any = None, *_: Any, **
 def softmax(call: Call, source: Value, dim: int, *_: Any) -> Tensor:
     """Every output along `dim` reads every input along it, but those masked by -inf; never cut between positions."""
     masked = call.blanks[source] == -math.inf
-    reduced = call.across(call.edge(source), [dim], statistic=False, masked=masked)
+    reduced = call.across(call.edge(source), [dim], statistic=False, masked=masked, attention=True)
     if not masked:
         return reduced
     call.blank = 0.0
