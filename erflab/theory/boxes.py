@@ -17,9 +17,9 @@ class Boxes:
     `terms` holds two edges per image axis, first pixels and minus last pixels, each as the terms it is the minimum of;
     `causes` the modules that made an axis unbounded; `fixed_grids` the modules that tie the field to the input size by
     pooling to a fixed number of bins; `blank` what the elements that see nothing are (0, -inf), if that is known of all;
-    `own` the terms along each element's own path: without what spans the image, and without attention between positions,
-    of the whole image or of a window (None where there is neither). It tells further modules that span the image, and where
-    the element has its place.
+    `own` the terms along each element's own path: without what spans the image, and without attention of several positions to
+    the same keys, those of a window (None where there is neither). It tells further modules that span the image, and where the
+    element has its place.
     """
 
     shape: tuple[int, ...]

@@ -132,4 +132,4 @@ def _steady(edge: Tensor, period: int) -> float | None:
     steps = steps[~infinite]
     if steps.numel() == 0:
         return 0.0
-    return float(steps[0]) if bool((steps == steps[0]).all()) else None
+    return float(steps[0]) if bool((torch.isfinite(steps) & (steps == steps[0])).all()) else None

@@ -91,6 +91,11 @@ class Traces:
             known[value] = read_boxes(graph, [value], local=local)[value]
         return known[value]
 
+    def keep(self, graph: Graph, value: Value, found: dict[Value, Boxes]) -> None:
+        """Note boxes of the full fields that a reading of all layers of a run has found: all, or one layer's alone."""
+        known = self._read.setdefault((id(graph), False), {})
+        known.update(found if self.all_layers else {value: found[value]})
+
     def _learn_cuts(self, key: LayerKey) -> None:
         """Tell the real run which reductions span the image: where fields cover it, it cannot tell them from others itself."""
         virtual = next(self.virtual())
@@ -140,6 +145,7 @@ def last_spatial_layer(traces: Traces) -> LayerKey:
         if key not in traces.real.layers or _is_vector(traces.real.layers[key]):
             continue
         if found is not None and not found.fixed_grids and detect_layout(found, graph.input_size) is not None:
+            traces.keep(graph, graph.layers[key], boxes)
             return key
     raise TargetError("the model has no layer with more than one position; it has no receptive field over an image.")
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from erflab.theory import box
 from erflab.theory.graph import Node, Value
 
-APART = 2.0
-"""Joined positions whose boxes begin (or end) at least half of this many px apart are not one position."""
+APART = 1.0
+"""Elements whose boxes begin (or end) so many px apart are not at one position."""
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Call:
     fixed_grids: list[str] = field(default_factory=list)  # modules that pool to a fixed number of bins, here
     spanning: bool = False  # whether a statistic of the whole axis was found, here
     mixing: bool = False  # whether an attention between positions was found, here
+    left_out: bool = False  # whether the last reduction along the own path left something out
     blank: float | None = None  # what the output's elements that see nothing are, if it is known
 
     def edge(self, source: Any) -> Tensor:
@@ -66,12 +67,11 @@ class Call:
         """Reduce over whole dimensions; unbounded where that joins the whole image axis (nothing, if cut).
 
         `masked`: the reduction may look back only, and must be found unbounded for a unit in the middle of the image too.
-        `attention`: it weighs positions by the image, which the own path leaves out however near they lie (in a window).
+        `attention`: it gives several positions the same keys, which the own path leaves out however near they lie (a window).
         """
         reduced = box.reduce(edge, [d % edge.dim() for d in dims])
         extent = self.extent / 2 if masked else self.extent
-        apart = box.spanning(edge, reduced, APART) if attention else None
-        return self._beyond(edge, reduced, reduced, statistic, extent, apart)
+        return self._beyond(box.distance(edge, reduced), reduced, statistic, extent, attention)
 
     def prefix(self, edge: Tensor, dim: int) -> Tensor:
         """Minimum over all positions up to each one; unbounded on the sides that reach back across the whole image axis."""
@@ -82,20 +82,22 @@ class Call:
             self.across(edge, [dim], statistic=False)
             return values
         prefixes = values.cummin(dim).values
-        reaching = self._beyond(edge, box.reduce(edge, [dim]), prefixes, False, self.extent, None)
+        joined = box.distance(edge, box.reduce(edge, [dim]))
+        reaching = self._beyond(joined, prefixes, False, self.extent, False)
         return torch.where(prefixes < values, reaching, prefixes)
 
-    def _beyond(
-        self, edge: Tensor, reduced: Tensor, result: Tensor, statistic: bool, extent: float, apart: Tensor | None
-    ) -> Tensor:
+    def _beyond(self, joined: Tensor, result: Tensor, statistic: bool, extent: float, attention: bool) -> Tensor:
+        """The result of a reduction that `joined` positions so many px apart, without what this reading leaves out."""
         if self.local and statistic and self.cut and not self.own:
             return torch.full_like(result, box.NOTHING)
-        spanning = box.spanning(edge, reduced, extent)
+        spanning = joined >= extent / 2
         self.spanning |= statistic and bool(spanning.all())
-        self.mixing |= apart is not None and bool(apart.any())
+        self.mixing |= attention and bool((joined >= APART).any())
         if self.own:
             self.causes += [self.node.module] * (bool(spanning.any()) and not (self.local and statistic))
-            return torch.where(spanning if apart is None else apart, box.NOTHING, result)
+            cut = joined >= APART if attention else spanning
+            self.left_out = bool(cut.any())
+            return torch.where(cut, box.NOTHING, result)
         if not bool(spanning.any()):
             return result
         if self.local and statistic:
