@@ -30,7 +30,8 @@ from torch import nn
 from erflab.errors import ErflabError, TargetError
 from erflab.models import frozen
 from erflab.theory.check import check_by_gradient
-from erflab.theory.field import TheoreticalField, theoretical_field
+from erflab.theory.field import TheoreticalField
+from erflab.theory.layer import theoretical_field
 from erflab.theory.reading import read_boxes
 from erflab.theory.trace import trace
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from erflab.measurement import measure
     from erflab.result import Result, load
     from erflab.theory.cost import layer_costs
-    from erflab.theory.field import TheoreticalField, theoretical_field
+    from erflab.theory.field import TheoreticalField
+    from erflab.theory.layer import theoretical_field
     from erflab.theory.layers import theoretical_fields
     from erflab.theory.predicted import predicted_field
     from erflab.theory.rules import register_rule
@@ -54,7 +55,7 @@ _PUBLIC = {
     "measure": "erflab.measurement",
     "predicted_field": "erflab.theory.predicted",
     "register_rule": "erflab.theory.rules",
-    "theoretical_field": "erflab.theory.field",
+    "theoretical_field": "erflab.theory.layer",
     "theoretical_fields": "erflab.theory.layers",
 }
 

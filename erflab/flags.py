@@ -7,7 +7,7 @@ from dataclasses import dataclass
 FLAGS = {
     "trf_clipped": "the image border cuts the unit's theoretical field; enlarge images.size or choose unit=center",
     "trf_global": "the theoretical field is the whole image; sizes are relative to this input size",
-    "trf_unknown": "no unclipped theoretical field is known; offsets are from the grid cell's centre",
+    "trf_unknown": "no unclipped theoretical field is known; center_rule says what offsets are measured from",
     "erf_clipped": "the effective field reaches the image border, which cuts it; enlarge images.size",
     "zero_branches": "weights are all zero, so that whole branches are off and the field is that of the others; "
     "use trained weights, or re-draw these",

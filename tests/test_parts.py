@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import erflab
 from erflab.config import RuntimeConfig, TargetConfig
 from erflab.errors import ConfigError, MeasurementError, ResultError, TargetError
-from erflab.theory.field import theoretical_field
+from erflab.theory.layer import theoretical_field
 from erflab.theory.selection import target_fields
 from erflab.theory.separate import separate_units
 

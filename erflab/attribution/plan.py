@@ -54,7 +54,8 @@ def _centers(field: TheoreticalField, axis: int) -> list[float]:
 
 def _spacing(field: TheoreticalField, axis: int) -> float | None:
     """Px between neighbouring units' centres; None where that is not one whole number, or the units' fields differ."""
-    if field.center_rule != "grid cell" and not field.local.aligned:
+    local = field.local
+    if local.pattern is not None and not local.is_global and not local.aligned:
         return None
     centers = _centers(field, axis)
     steps = {b - a for a, b in pairwise(centers)} or {float(field.input_size[axis])}

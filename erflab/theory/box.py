@@ -153,13 +153,17 @@ def spanning(edge: Tensor, reduced: Tensor, extent: float) -> Tensor:
     Those whose inputs range over at least half of the axis: all of the image, or a grid of positions spread over it. (A
     window, a slice or a channel-wise reduction does not.)
     """
+    return distance(edge, reduced) >= extent / 2
+
+
+def distance(edge: Tensor, reduced: Tensor) -> Tensor:
+    """How far apart in px the edges lie that a reduction of `edge` to `reduced` joined; 0 where one of them is unbounded."""
     values = core(edge)
     dims = [d for d in range(values.dim()) if values.shape[d] > 1 and reduced.shape[d] == 1]
     if not dims:
-        return torch.zeros_like(reduced, dtype=torch.bool)
+        return torch.zeros_like(reduced)
     highest = torch.where(values == NOTHING, UNBOUNDED, values).amax(dims, keepdim=True)
-    lowest = values.amin(dims, keepdim=True)
-    return torch.isfinite(lowest) & (highest - lowest >= extent / 2)
+    return torch.where(torch.isfinite(reduced), highest - reduced, 0.0)
 
 
 Terms = tuple[Tensor, ...]

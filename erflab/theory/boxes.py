@@ -17,7 +17,9 @@ class Boxes:
     `terms` holds two edges per image axis, first pixels and minus last pixels, each as the terms it is the minimum of;
     `causes` the modules that made an axis unbounded; `fixed_grids` the modules that tie the field to the input size by
     pooling to a fixed number of bins; `blank` what the elements that see nothing are (0, -inf), if that is known of all;
-    `own` the terms without what spans the image (None where nothing does), by which further such modules are told.
+    `own` the terms along each element's own path: without what spans the image, and without attention of several positions to
+    the same keys, those of a window (None where there is neither). It tells further modules that span the image, and where the
+    element has its place.
     """
 
     shape: tuple[int, ...]
@@ -31,3 +33,8 @@ class Boxes:
     def edges(self) -> tuple[Tensor, ...]:
         """The edges themselves. Raises TooLargeError where one does not fit in memory."""
         return tuple(box.joined(terms) for terms in self.terms)
+
+    @property
+    def path(self) -> Boxes:
+        """The boxes along each element's own path."""
+        return self if self.own is None else Boxes(self.shape, self.own, blank=self.blank)

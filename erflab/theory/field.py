@@ -1,8 +1,4 @@
-"""The theoretical receptive field of a layer's units: boxes, sets, stride, padding, alignment, causes, halo.
-
-Two runs of the model are read (`erflab.theory.runs`). The one at the real input size gives every unit's *clipped* field
-exactly, reflections at the borders and all; the one at a virtual size gives the *unclipped* field of any unit.
-"""
+"""The theoretical receptive field of a layer's units: boxes, sets, stride, padding, alignment, centres, causes, halo."""
 
 from __future__ import annotations
 
@@ -10,16 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import Tensor, nn
-
 from erflab.errors import TargetError, TheoryError, closest
-from erflab.models import frozen
 from erflab.target import Layout
+from erflab.theory.center import Center, center_of, central_unit, grid_cell
+from erflab.theory.graph import Graph
 from erflab.theory.halo import halo_of, total_stride
-from erflab.theory.runs import LayerKey, Traces, input_channels, layer_key, read_pattern
-from erflab.theory.support import Support, as_support, read_support
-from erflab.theory.trace import Graph
-from erflab.theory.units import Pattern, UnitBoxes, as_box, detect_layout, find_pattern, unit_boxes
+from erflab.theory.pattern import Pattern
+from erflab.theory.support import Support, as_support, read_support, unclipped_support
+from erflab.theory.units import UnitBoxes
 
 Unit = str | Sequence[int]
 
@@ -43,6 +37,7 @@ class TheoreticalField:
     layout: Layout
     clipped: UnitBoxes
     pattern: Pattern | None
+    path: Pattern | None = None
     reason: str | None = None
     causes: tuple[str, ...] = ()
     untracked: tuple[str, ...] = ()
@@ -67,24 +62,17 @@ class TheoreticalField:
         """Side of a unit's unclipped box per axis, in px."""
         if self.pattern is None:
             return tuple(math.inf if self._unbounded(axis) else None for axis in range(len(self.grid)))
-        boxes = [b for b in map(as_box, self.pattern.phases()) if b is not None]
-        return tuple(max((b[2 * a + 1] - b[2 * a] + 1 for b in boxes), default=0) for a in range(len(self.grid)))
+        return self.pattern.size
 
     @property
     def stride(self) -> tuple[int | None, ...]:
         """Px between the fields of neighbouring units per axis; None too where units see nothing (behind a cut)."""
-        if self.pattern is None:
-            return (None,) * len(self.grid)
-        found = zip(self.pattern.period, self.pattern.shift, self.size, strict=True)
-        return tuple(int(shift) if period == 1 and size not in (0, math.inf) else None for period, shift, size in found)
+        return (None,) * len(self.grid) if self.pattern is None else self.pattern.stride
 
     @property
     def padding(self) -> tuple[int | None, ...]:
         """Px by which unit 0's field begins before the image, per axis."""
-        if self.pattern is None:
-            return (None,) * len(self.grid)
-        edges = self.pattern.edges((0,) * len(self.grid))
-        return tuple(None if s is None else int(-edges[2 * axis]) for axis, s in enumerate(self.stride))
+        return (None,) * len(self.grid) if self.pattern is None else self.pattern.padding
 
     @property
     def aligned(self) -> bool:
@@ -105,9 +93,7 @@ class TheoreticalField:
         hull of `support()`, which is exact, and never falls short of it.
         """
         index = self.resolve(unit)
-        if self.pattern is None:
-            return self._without_pattern(index)
-        return as_box(self.pattern.edges(index))
+        return self._without_pattern(index) if self.pattern is None else self.pattern.box(index)
 
     def clipped_box(self, unit: Unit | None = None) -> tuple[float, ...] | None:
         """The part of the field inside the image."""
@@ -129,20 +115,17 @@ class TheoreticalField:
         UnknownOperationError for an operation that the support table has no rule for.
         """
         index = self.resolve(unit)
+        assert self.graph is not None
         if clipped:
-            assert self.graph is not None
-            return as_support(self._set(self.graph, self.layout, index))
+            value = self.graph.layers[self.layer, self.call]
+            return as_support(read_support(self.graph, value, self.layout, index, local=self.is_local))
         whole = self.box(index)
         if self.pattern is None or self.interior is None or whole is None or math.inf in map(abs, whole):
             raise TheoryError(
                 f"layer {self.layer!r} has no unclipped set: {self._why_unbounded()}. Ask for the clipped one, or for .local."
             )
-        twin, moved = self.pattern.twin(index)
-        pixels = self._set(self.interior, replace(self.layout, grid=self.pattern.interior.grid), twin)
-        for axis, shift in enumerate(moved):
-            first, last = int(whole[2 * axis] - shift), int(whole[2 * axis + 1] - shift)
-            pixels = pixels.narrow(axis, first, last - first + 1)
-        return as_support(pixels, [int(b) for b in whole[::2]])
+        value = self.interior.layers[self.layer, self.call]
+        return unclipped_support(self.interior, value, self.layout, self.pattern, index, local=self.is_local)
 
     @property
     def total_stride(self) -> tuple[int, ...]:
@@ -179,17 +162,17 @@ class TheoreticalField:
 
     def center(self, unit: Unit | None = None) -> tuple[float, ...]:
         """The unit's geometric centre in px, the origin of all offsets (`center_rule` says what it is the centre of)."""
-        index = self.resolve(unit)
-        if (whole := self._centre_box(index)) is not None:
-            return tuple((whole[2 * a] + whole[2 * a + 1]) / 2 for a in range(len(self.grid)))
-        return tuple((i + 0.5) * n / g - 0.5 for i, n, g in zip(index, self.input_size, self.grid, strict=True))
+        return self._center(self.resolve(unit)).place
 
     @property
     def center_rule(self) -> str:
-        """Which box `center` is the centre of: "full box", "local box" (the full field is global), or "grid cell"."""
-        if self._centre_box(self.resolve()) is None:
-            return "grid cell"
-        return "local box" if self.is_global else "full box"
+        """What `center` is the centre of: "full box", "local box", "own path", or "grid cell".
+
+        The own path is what is left of the field without attention between positions and without what is global: the
+        convolutions and pools that lead to the unit's own place. Its box is the full one, or that of `local`, where the
+        field holds nothing else. The grid cell stands for a unit without such a path, or of which none is known.
+        """
+        return self._center(self.resolve()).rule
 
     def resolve(self, unit: Unit | None = None) -> tuple[int, ...]:
         """A unit as grid indices. "center" has its centre nearest the image's (ties: the lower index); "corner" is the first.
@@ -215,26 +198,12 @@ class TheoreticalField:
         return index
 
     def _central_unit(self) -> tuple[int, ...]:
-        """Axis by axis, which is enough where centres form a product of rows and columns, as for all but exotic nets."""
-        unit = [n // 2 for n in self.grid]
-        for axis, n in enumerate(self.grid):
-            middle = (self.input_size[axis] - 1) / 2
+        return central_unit(lambda unit: self._center(unit).place, self.grid, self.input_size)
 
-            def distance(i: int, axis: int = axis, middle: float = middle) -> float:
-                return abs(self.center([i if a == axis else u for a, u in enumerate(unit)])[axis] - middle)
-
-            unit[axis] = min(range(n), key=distance)
-        return tuple(unit)
-
-    def _centre_box(self, index: tuple[int, ...]) -> tuple[float, ...] | None:
-        for candidate in (self, self.local):
-            found = candidate.box(index)
-            if found is not None and not any(map(math.isinf, found)):
-                return found
-        return None
-
-    def _set(self, graph: Graph, layout: Layout, unit: Sequence[int]) -> Tensor:
-        return read_support(graph, graph.layers[self.layer, self.call], layout, unit, local=self.is_local)
+    def _center(self, index: Sequence[int]) -> Center:
+        own = None if self.path is None else self.path.box(index)
+        cell = grid_cell(index, self.grid, self.input_size)
+        return center_of(own, self.box(index), self.local.box(index), cell)
 
     def _why_unbounded(self) -> str:
         if self.is_global:
@@ -252,88 +221,3 @@ class TheoreticalField:
         if not all(self._unbounded(a) for a in range(len(self.grid))):
             return None
         return self.clipped.box(index)
-
-
-def theoretical_field(
-    model: nn.Module,
-    layer: str | None = None,
-    input_size: Sequence[int] = (224, 224),
-    unit: Unit = "center",
-    *,
-    channels: int | None = None,
-    layout: str = "auto",
-    grid: Sequence[int] | None = None,
-) -> TheoreticalField:
-    """The theoretical receptive field of a layer's units.
-
-    Args:
-        model: any module on images [B, channels, *input_size]; it is run in eval mode on shapes alone, and left as it was.
-        layer: dotted module name, "name:k" for the k-th call of a reused module; None for the model's own output when it
-            is spatial, else the last spatial module.
-        input_size: px per image axis.
-        unit: the unit that `box()`, `center()` and `is_clipped()` mean by default: "center", "corner" or indices.
-        channels: input channels; None takes those of the model's first convolution.
-        layout: "nchw", "nhwc", "tokens", or "auto".
-        grid: rows and columns of a token grid, where they cannot be told from the image's aspect ratio.
-
-    Raises:
-        TargetError: no such layer or unit, or the layer has no grid of units.
-        UnknownOperationError: an operation that the table has no rule for.
-        TheoryError: the model does not run at this size.
-    """
-    shape = (1, channels or input_channels(model), *(int(n) for n in input_size))
-    with frozen(model):
-        traces = Traces(model, shape)
-        key = layer_key(traces, layer)
-        found = read_layer(traces, key, layout, tuple(grid) if grid else None)
-    return replace(found, unit=found.resolve(unit))
-
-
-def read_layer(
-    traces: Traces, key: LayerKey, kind: str = "auto", grid: tuple[int, ...] | None = None, *, local: bool = False
-) -> TheoreticalField:
-    """One reading of one layer: clipped boxes from the real run, the pattern from a virtual one.
-
-    Raises TargetError if the layer has no grid of units.
-    """
-    boxes = traces.boxes(traces.real, key, local=local)
-    virtual = read_pattern(traces, key, kind, local=local)
-    layout = detect_layout(boxes, traces.input_size, virtual.kind, grid)
-    if layout is None:
-        raise TargetError(
-            f"layer {key[0]!r} has output shape {boxes.shape}, which has no grid of more than one unit; choose an earlier "
-            "layer, or set target.layout (and target.grid for tokens) if it has one."
-        )
-    clipped = unit_boxes(boxes, layout)
-    pattern, reason, interior = virtual.pattern, virtual.reason, virtual.graph
-    if pattern is None and not boxes.fixed_grids:
-        pattern, interior = find_pattern(clipped, traces.input_size), traces.real
-    elif pattern is not None and not _agree(pattern, clipped, traces.input_size):
-        pattern, reason = None, "the field depends on the input size beyond its borders"
-    causes = boxes.causes if virtual.causes is None else virtual.causes
-    if pattern is not None and not any(-math.inf in edges for edges in pattern.phases()):
-        causes = frozenset()  # windows that wrap round the image are global at its borders only
-    return TheoreticalField(
-        *key,
-        traces.input_size,
-        layout,
-        clipped,
-        pattern,
-        reason=None if pattern else reason,
-        causes=traces.real.in_order(causes),
-        untracked=traces.real.untracked(traces.real.layers[key]),
-        cut=read_layer(traces, key, kind, grid, local=True) if causes and not local else None,
-        is_local=local,
-        graph=traces.real,
-        interior=interior,
-    )
-
-
-def _agree(pattern: Pattern, clipped: UnitBoxes, input_size: tuple[int, ...]) -> bool:
-    """Whether the middle unit's box, where it lies inside the real image, is the one that the pattern tells."""
-    unit = tuple(n // 2 for n in clipped.grid)
-    seen = clipped.box(unit)
-    if seen is None or any(math.isinf(s) for s in seen):
-        return True
-    inside = all(seen[2 * a] > 0 and seen[2 * a + 1] < n - 1 for a, n in enumerate(input_size))
-    return not inside or seen == as_box(pattern.edges(unit))

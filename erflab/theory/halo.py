@@ -7,9 +7,10 @@ import math
 from collections.abc import Sequence
 
 from erflab.errors import TheoryError
+from erflab.theory.pattern import Pattern, find_pattern
 from erflab.theory.reading import read_boxes
 from erflab.theory.trace import Graph, Value
-from erflab.theory.units import Pattern, detect_layout, find_pattern, unit_boxes
+from erflab.theory.units import detect_layout, unit_boxes
 
 
 def halo_of(pattern: Pattern, steps: Sequence[int]) -> tuple[int, ...]:

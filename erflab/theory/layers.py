@@ -14,7 +14,8 @@ from erflab.errors import MeasurementError, TargetError, TheoryError
 from erflab.models import frozen
 from erflab.target import OUTPUT
 from erflab.theory.box import TooLargeError, core
-from erflab.theory.field import TheoreticalField, read_layer
+from erflab.theory.field import TheoreticalField
+from erflab.theory.layer import read_layer
 from erflab.theory.layer_table import NO_GRID, Finding, LayerRow, LayerTable, lost
 from erflab.theory.predicted import Predictor
 from erflab.theory.runs import LayerKey, Traces, input_channels

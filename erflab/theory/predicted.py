@@ -24,7 +24,8 @@ from erflab.errors import ConfigError, TheoryError, closest
 from erflab.models import frozen
 from erflab.theory.energy_rules.meanfield import Factors
 from erflab.theory.energy_rules.moments import Moments
-from erflab.theory.field import TheoreticalField, Unit, theoretical_field
+from erflab.theory.field import TheoreticalField, Unit
+from erflab.theory.layer import theoretical_field
 from erflab.theory.propagation import Energies, energy_rule, expected_factors, observed_factors, pull_back
 from erflab.theory.runs import input_channels
 from erflab.theory.trace import Graph, Node, Value, trace

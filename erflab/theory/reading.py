@@ -69,13 +69,13 @@ def _apply(node: Node, known: dict[Value, Boxes], graph: Graph, local: bool) -> 
     blank = calls[0].blank if len({call.blank for call in calls}) == 1 else None
     fixed_grids = _union([o.fixed_grids for o in operands.values()], [call.fixed_grids for call in calls])
     causes = _union([o.causes for o in operands.values()], [call.causes for call in calls])
-    own = None
     if causes and not any(_unbounded(term) for side in sides for terms in side for term in terms):
         causes = set()  # what they made unbounded was cut since
-    elif causes:
+    own = None
+    if causes or any(call.mixing for call in calls) or any(o.own is not None for o in operands.values()):
         calls = _calls(node, operands, graph, local, own=True)
         own = [_outputs(rule, call) for call in calls]
-        causes = _union([causes], [call.causes for call in calls])
+        causes = _union([causes], [call.causes for call in calls]) if causes else causes
     return {
         output: Boxes(
             output.shape,

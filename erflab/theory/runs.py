@@ -14,12 +14,13 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from erflab.errors import TargetError, TheoryError
-from erflab.target import OUTPUT, resolve_layer
+from erflab.target import OUTPUT, Layout, resolve_layer
 from erflab.theory.box import TooLargeError
 from erflab.theory.boxes import Boxes
+from erflab.theory.pattern import LONGEST_PERIOD, Pattern, find_pattern
 from erflab.theory.reading import read_boxes
 from erflab.theory.trace import Graph, Value, trace
-from erflab.theory.units import LONGEST_PERIOD, Pattern, UnitBoxes, detect_layout, find_pattern, unit_boxes
+from erflab.theory.units import UnitBoxes, detect_layout, unit_boxes
 
 # The virtual size is the real one plus a multiple of this: 2^8 * 3 * 5 keeps it congruent modulo every usual total stride.
 VIRTUAL_STEP = 3840
@@ -90,6 +91,11 @@ class Traces:
             known[value] = read_boxes(graph, [value], local=local)[value]
         return known[value]
 
+    def keep(self, graph: Graph, value: Value, found: dict[Value, Boxes]) -> None:
+        """Note boxes of the full fields that a reading of all layers of a run has found: all, or one layer's alone."""
+        known = self._read.setdefault((id(graph), False), {})
+        known.update(found if self.all_layers else {value: found[value]})
+
     def _learn_cuts(self, key: LayerKey) -> None:
         """Tell the real run which reductions span the image: where fields cover it, it cannot tell them from others itself."""
         virtual = next(self.virtual())
@@ -139,6 +145,7 @@ def last_spatial_layer(traces: Traces) -> LayerKey:
         if key not in traces.real.layers or _is_vector(traces.real.layers[key]):
             continue
         if found is not None and not found.fixed_grids and detect_layout(found, graph.input_size) is not None:
+            traces.keep(graph, graph.layers[key], boxes)
             return key
     raise TargetError("the model has no layer with more than one position; it has no receptive field over an image.")
 
@@ -150,40 +157,56 @@ def _is_vector(value: Value) -> bool:
 
 @dataclass(frozen=True)
 class LayerPattern:
-    """What the virtual runs told of a layer: the pattern and the run that shows it, or why there is none."""
+    """What the virtual runs told of a layer: the pattern and the run that shows it, or why there is none.
+
+    path: the pattern of the units' own paths, which may be known where that of the whole fields is not.
+    """
 
     pattern: Pattern | None = None
     reason: str | None = None
     causes: frozenset[str] | None = None
     kind: str = "auto"
     graph: Graph | None = None
+    path: Pattern | None = None
 
 
 def read_pattern(traces: Traces, key: LayerKey, kind: str, *, local: bool) -> LayerPattern:
     """The layer's pattern at the smallest virtual size whose interior is free of borders."""
-    reason = None
+    reason, path = None, None
     for graph in traces.virtual():
         size = graph.input_size
         if key not in graph.layers:
-            return LayerPattern(reason=f"the model refuses a virtual input of {size} px: {graph.failure}", kind=kind)
+            reason = f"the model refuses a virtual input of {size} px: {graph.failure}"
+            break
         try:
             boxes = traces.boxes(graph, key, local=local)
             layout = detect_layout(boxes, size, kind)
             units = None if layout is None or boxes.fixed_grids else unit_boxes(boxes, layout)
         except TooLargeError as error:
-            return LayerPattern(reason=str(error), kind=kind)
+            reason = str(error)
+            break
         if layout is None or units is None:
             pools = ", ".join(sorted(boxes.fixed_grids)) or "a layer"
-            return LayerPattern(
-                reason=f"{pools} gives a fixed number of positions, so the field scales with the image", kind=kind
-            )
+            reason = f"{pools} gives a fixed number of positions, so the field scales with the image"
+            break
         pattern = find_pattern(units, size)
+        path = path or _path(boxes, layout, pattern, size)
         if pattern is not None:
-            return LayerPattern(pattern, None, boxes.causes, layout.kind, graph)
+            return LayerPattern(pattern, None, boxes.causes, layout.kind, graph, path)
         if not _touches_border(units, size):  # then a larger image shows no more
-            return LayerPattern(reason=f"the fields of units do not repeat within {LONGEST_PERIOD} units", kind=kind)
+            reason = f"the fields of units do not repeat within {LONGEST_PERIOD} units"
+            break
         reason = f"the field is larger than {size} px"
-    return LayerPattern(reason=reason, kind=kind)
+    return LayerPattern(reason=reason, kind=kind, path=path)
+
+
+def _path(boxes: Boxes, layout: Layout, pattern: Pattern | None, size: tuple[int, ...]) -> Pattern | None:
+    """The pattern of the units' own paths: that of their whole fields where these are nothing else."""
+    if boxes.own is None:
+        return pattern
+    with suppress(TooLargeError):
+        return find_pattern(unit_boxes(boxes.path, layout), size)
+    return None
 
 
 def _touches_border(units: UnitBoxes, size: tuple[int, ...]) -> bool:

@@ -12,7 +12,8 @@ from torch import nn
 from erflab.config import TargetConfig
 from erflab.errors import TargetError, closest
 from erflab.models import frozen
-from erflab.theory.field import TheoreticalField, read_layer
+from erflab.theory.field import TheoreticalField
+from erflab.theory.layer import read_layer
 from erflab.theory.runs import LayerKey, Traces, input_channels, layer_key
 
 ALL = "all"

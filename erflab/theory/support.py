@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from erflab.theory import box
 from erflab.theory.boxes import Boxes
 from erflab.theory.fuse import fuse_linear
 from erflab.theory.graph import Graph, Node, Value
+from erflab.theory.pattern import Pattern
 from erflab.theory.reading import read_boxes
 from erflab.theory.rules import RULES
 from erflab.theory.support_rules import marks, moves, reductions, windows
@@ -95,6 +96,23 @@ def read_support(graph: Graph, value: Value, layout: Layout, unit: Sequence[int]
     """
     mark = trace_back(graph, {value: unit_mark(value, layout, [unit])}, local=local)
     return mark.any(0).any(0)
+
+
+def unclipped_support(
+    graph: Graph, value: Value, layout: Layout, pattern: Pattern, unit: Sequence[int], *, local: bool = False
+) -> Support:
+    """The set of one unit on its unclipped box, read from its twin in the `graph` whose layer shows the pattern.
+
+    The box must be known and bounded. Raises UnknownOperationError as `read_support` does.
+    """
+    twin, moved = pattern.twin(unit)
+    pixels = read_support(graph, value, replace(layout, grid=pattern.interior.grid), twin, local=local)
+    whole = pattern.box(unit)
+    assert whole is not None
+    for axis, shift in enumerate(moved):
+        first, last = int(whole[2 * axis] - shift), int(whole[2 * axis + 1] - shift)
+        pixels = pixels.narrow(axis, first, last - first + 1)
+    return as_support(pixels, [int(edge) for edge in whole[::2]])
 
 
 def trace_back(graph: Graph, wanted: Mapping[Value, Tensor], *, local: bool = False) -> Tensor:

@@ -26,7 +26,8 @@ from erflab.attribution.plan import clipped_share, plan_occlusion
 from erflab.config import OcclusionConfig
 from erflab.errors import ConfigError, MeasurementError
 from erflab.target import OUTPUT, Layout, Trunk
-from erflab.theory.field import TheoreticalField, theoretical_field
+from erflab.theory.field import TheoreticalField
+from erflab.theory.layer import theoretical_field
 
 SIZE = 32
 

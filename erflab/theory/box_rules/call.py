@@ -12,6 +12,9 @@ from torch import Tensor
 from erflab.theory import box
 from erflab.theory.graph import Node, Value
 
+APART = 1.0
+"""Elements whose boxes begin (or end) so many px apart are not at one position."""
+
 
 @dataclass
 class Call:
@@ -27,13 +30,15 @@ class Call:
     image_dims: frozenset[int]  # dimensions of the first operand along which any of its edges varies
     extent: int  # length of the image axis in px
     local: bool  # whether reductions over the whole axis are cut
-    own: bool = False  # whether all that spans the axis is cut, to tell what does (see `Boxes.own`)
+    own: bool = False  # whether each position keeps to its own path (see `Boxes.own`)
     cut: bool = False  # whether the node is known to reduce the whole axis (see `Graph.cut`)
     terms: dict[Value, box.Terms] = field(default_factory=dict)
     blanks: dict[Value, float | None] = field(default_factory=dict)
     causes: list[str] = field(default_factory=list)  # modules that made the output unbounded, here
     fixed_grids: list[str] = field(default_factory=list)  # modules that pool to a fixed number of bins, here
     spanning: bool = False  # whether a statistic of the whole axis was found, here
+    mixing: bool = False  # whether an attention between positions was found, here
+    left_out: bool = False  # whether the last reduction along the own path left something out
     blank: float | None = None  # what the output's elements that see nothing are, if it is known
 
     def edge(self, source: Any) -> Tensor:
@@ -50,13 +55,23 @@ class Call:
         """The operation's name without its namespace and without the underscore of in-place calls."""
         return self.node.op.split(".", 1)[1].rstrip("_")
 
-    def across(self, edge: Tensor, dims: Sequence[int], *, statistic: bool = True, masked: bool = False) -> Tensor:
+    def across(
+        self,
+        edge: Tensor,
+        dims: Sequence[int],
+        *,
+        statistic: bool = True,
+        masked: bool = False,
+        attention: bool = False,
+    ) -> Tensor:
         """Reduce over whole dimensions; unbounded where that joins the whole image axis (nothing, if cut).
 
         `masked`: the reduction may look back only, and must be found unbounded for a unit in the middle of the image too.
+        `attention`: it gives several positions the same keys, which the own path leaves out however near they lie (a window).
         """
         reduced = box.reduce(edge, [d % edge.dim() for d in dims])
-        return self._beyond(edge, reduced, reduced, statistic, self.extent / 2 if masked else self.extent)
+        extent = self.extent / 2 if masked else self.extent
+        return self._beyond(box.distance(edge, reduced), reduced, statistic, extent, attention)
 
     def prefix(self, edge: Tensor, dim: int) -> Tensor:
         """Minimum over all positions up to each one; unbounded on the sides that reach back across the whole image axis."""
@@ -67,19 +82,24 @@ class Call:
             self.across(edge, [dim], statistic=False)
             return values
         prefixes = values.cummin(dim).values
-        reaching = self._beyond(edge, box.reduce(edge, [dim]), prefixes, False, self.extent)
+        joined = box.distance(edge, box.reduce(edge, [dim]))
+        reaching = self._beyond(joined, prefixes, False, self.extent, False)
         return torch.where(prefixes < values, reaching, prefixes)
 
-    def _beyond(self, edge: Tensor, reduced: Tensor, result: Tensor, statistic: bool, extent: float) -> Tensor:
+    def _beyond(self, joined: Tensor, result: Tensor, statistic: bool, extent: float, attention: bool) -> Tensor:
+        """The result of a reduction that `joined` positions so many px apart, without what this reading leaves out."""
         if self.local and statistic and self.cut and not self.own:
             return torch.full_like(result, box.NOTHING)
-        spanning = box.spanning(edge, reduced, extent)
+        spanning = joined >= extent / 2
         self.spanning |= statistic and bool(spanning.all())
+        self.mixing |= attention and bool((joined >= APART).any())
+        if self.own:
+            self.causes += [self.node.module] * (bool(spanning.any()) and not (self.local and statistic))
+            cut = joined >= APART if attention else spanning
+            self.left_out = bool(cut.any())
+            return torch.where(cut, box.NOTHING, result)
         if not bool(spanning.any()):
             return result
-        if self.own:
-            self.causes += [self.node.module] * (not (self.local and statistic))
-            return torch.where(spanning, box.NOTHING, result)
         if self.local and statistic:
             return torch.where(spanning, box.NOTHING, result)
         self.causes.append(self.node.module)

@@ -54,16 +54,24 @@ def _contracted(call: Call, factor: Any, other: Any, dim: int) -> Tensor | None:
     """
     if not isinstance(factor, Value):
         return None
-    edge = call.edge(factor)
-    if isinstance(other, Value) and call.blanks.get(other) == 0.0 and len(factor.shape) == len(other.shape) >= 2:
-        return _masked(call, edge, other, dim)
-    known = len(call.causes)
-    reduced = call.across(edge, [dim], statistic=False).squeeze(dim)
-    if call.own and len(call.causes) > known and other.shape[dim] == factor.shape[dim]:
+    edge, dims = call.edge(factor), len(factor.shape)
+    masked = isinstance(other, Value) and call.blanks.get(other) == 0.0 and dims == len(other.shape) >= 2
+    if masked:
+        reduced = _masked(call, edge, other, dim)
+    else:
+        reduced = call.across(edge, [dim], statistic=False, attention=_has_places(call, other, dim))
+    if call.own and other.shape[dim] == factor.shape[dim] and (masked or call.left_out):
         return box.core(edge)  # a square matrix of attention: each position keeps its own
-    if len(factor.shape) == 1 or len(other.shape) == 1:
-        return reduced
-    return reduced.unsqueeze(dim)
+    return reduced.squeeze(dim) if dims == 1 or len(other.shape) == 1 else reduced
+
+
+def _has_places(call: Call, factor: Any, dim: int) -> bool:
+    """Whether the rows (or columns) that a factor gives the product lie at different places: they all read the other one.
+
+    (The weights of a neighbourhood that slides along with its unit are one row, and read like a convolution.)
+    """
+    terms = call.terms[factor] if isinstance(factor, Value) else ()
+    return any(len(factor.shape) + dim in box.varies(term) for term in terms)
 
 
 def _masked(call: Call, edge: Tensor, other: Value, dim: int) -> Tensor:
@@ -78,7 +86,7 @@ def _masked(call: Call, edge: Tensor, other: Value, dim: int) -> Tensor:
         values, weights = values.unsqueeze(-3), weights.unsqueeze(-1)
     box.room_for(torch.broadcast_shapes(values.shape, weights.shape))
     read = torch.where(weights == box.NOTHING, box.NOTHING, torch.minimum(values, weights))
-    return call.across(read, [-2], statistic=False, masked=True).squeeze(-2)
+    return call.across(read, [-2], statistic=False, masked=True, attention=True).squeeze(-2)
 
 
 def _pools_by_one_query(call: Call, left: Any, right: Any) -> bool:

@@ -46,8 +46,10 @@ def norm(call: Call, source: Value, power: Any = 2, dim: Any = None, *_: Any, **
 
 def softmax(call: Call, source: Value, dim: int, *_: Any) -> Tensor:
     """Every output along `dim` reads every input along it, but those masked by -inf; never cut between positions."""
-    masked = call.blanks[source] == -math.inf
-    reduced = call.across(call.edge(source), [dim], statistic=False, masked=masked)
+    masked, edge = call.blanks[source] == -math.inf, call.edge(source)
+    others = {d for term in call.terms[source] for d in box.varies(term)} - {dim % len(source.shape)}
+    queries = masked or bool(others - box.varies(edge))  # at several places, to which the same keys are given
+    reduced = call.across(edge, [dim], statistic=False, masked=masked, attention=queries)
     if not masked:
         return reduced
     call.blank = 0.0
