@@ -24,7 +24,8 @@ FLAGS = {
     "crop_differs": "computed on a part of the first image, the map is another one than on the whole; whole images were "
     "computed, so the result stands; report the model, or set runtime.crop=off",
     "untracked": "dependence on the input was lost (.item(), numpy); the theoretical field may be too small",
-    "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
+    "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use "
+    "attribution.occlusion.units=unclipped",
     "occlusion_rounding": "occluding moves the outputs by hardly more than rounding does, so this map may be made of that; use "
     "runtime.precision=float64, and see whether biases or normalisations drown the input",
     "tolerance_not_reached": "the images ran out before runtime.tolerance was reached; raise images.count",

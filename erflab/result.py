@@ -82,6 +82,10 @@ class Result:
         """Each part alone, kept so that it is analysed once."""
         return (self,) if len(self) == 1 else tuple(Result((part,), self.provenance) for part in self.parts)
 
+    def __repr__(self) -> str:
+        """What was measured, in a line: a result's maps would fill the screen."""
+        return f"Result({self.name}; {', '.join(self.labels)}; {', '.join(self.methods)})"
+
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods measured."""
@@ -247,7 +251,7 @@ class Result:
         each part's maps beside it, the part's label added to the stem.
 
         Args:
-            path: a stem; the figure is written to it as .pdf and .png.
+            path: a stem; the figure is written to it as .pdf and .png, whichever of them it may end with.
             kind: "erf", "outlines", "sections", "radial", "residual", "spectrum", "comparison", "convergence"; of several
                 parts "depth", "grid", "areas"; with one other result "pair".
             others: further results, of which "grid", "areas" and "pair" draw as well.
@@ -261,9 +265,10 @@ class Result:
 
         figure = draw(kind or ("erf" if len(self) == 1 else "depth"), self, *others)
         if path is not None:
-            save(figure, Path(path))
+            stem = Path(path).with_suffix("") if Path(path).suffix in (".pdf", ".png") else Path(path)
+            save(figure, stem)
             for label, part in zip(self.labels, self, strict=True) if len(self) > 1 and kind is None else ():
-                part.plot(beside(Path(path), label))
+                part.plot(beside(stem, label))
         return figure
 
     @property

@@ -99,10 +99,13 @@ def test_summary_is_flat_json_with_units(result: Result) -> None:
 
 
 def test_plot_draws_both_methods_and_writes_both_formats(result: Result, tmp_path: Path) -> None:
-    figure = result.plot(tmp_path / "figure")
+    figure = result.plot(tmp_path / "figure.png")
     assert [a.get_title() for a in figure.axes if a.get_title()] == ["gradient", "occlusion"]
-    assert (tmp_path / "figure.pdf").exists()
-    assert (tmp_path / "figure.png").exists()
+    assert {file.name for file in tmp_path.iterdir()} == {"figure.pdf", "figure.png"}
+
+
+def test_a_result_shows_itself_in_a_line(result: Result) -> None:
+    assert repr(result) == "Result(torch.nn.modules.container.Sequential; 3; gradient, occlusion)"
 
 
 def test_flags_speak_in_sentences_and_know_their_codes() -> None:

@@ -16,7 +16,7 @@ from erflab.errors import TargetError, TheoryError, closest
 from erflab.models import frozen
 from erflab.target import Layout
 from erflab.theory.halo import halo_of, total_stride
-from erflab.theory.runs import LayerKey, Traces, input_channels, layer_key, read_pattern
+from erflab.theory.runs import LayerKey, Traces, image_shape, layer_key, read_pattern
 from erflab.theory.support import Support, as_support, read_support
 from erflab.theory.trace import Graph
 from erflab.theory.units import Pattern, UnitBoxes, as_box, detect_layout, find_pattern, unit_boxes
@@ -281,7 +281,7 @@ def theoretical_field(
         UnknownOperationError: an operation that the table has no rule for.
         TheoryError: the model does not run at this size.
     """
-    shape = (1, channels or input_channels(model), *(int(n) for n in input_size))
+    shape = image_shape(model, input_size, channels)
     with frozen(model):
         traces = Traces(model, shape)
         key = layer_key(traces, layer)
