@@ -38,7 +38,7 @@ FLAGS = {
     "scale_dependent": "replknet_area_ratio depends on the scale of the map; compare it only with tables of that protocol",
     "no_size": "the map is zero (a dead unit) or has negative values (signed), so it has no size; choose another unit "
     "or magnitude",
-    "fit": "the falloff fit is not to be trusted as it stands; see what it says",
+    "fit": "the falloff fit is not to be trusted as it stands; do what each part's own flag says",
 }
 """Code -> what it means and what to do."""
 

@@ -28,11 +28,10 @@ from erflab.config import (
 from erflab.cropping import choose_crop
 from erflab.dataset import as_dataset, model_record
 from erflab.distributed import ALONE, Processes
-from erflab.errors import ImageError
 from erflab.flags import Flag
 from erflab.hardware import choose_device, require_own_devices, threads
 from erflab.identity import identity
-from erflab.images import ImageSource, TensorImages, open_images
+from erflab.images import ImageSource, as_source, open_images
 from erflab.loader import Loader
 from erflab.mapping import Setup, measured_maps
 from erflab.memory_format import channels_last_wanted, to_channels_last
@@ -99,7 +98,7 @@ def measure(
         ErflabError: of the kind that names what was wrong.
     """
     require_module(model)
-    source = _as_source(images)
+    source = as_source(images)
     chosen = AttributionConfig.choosing([method] if isinstance(method, str) else list(method), settings)
     if chosen.gradient is not None:
         chosen.gradient = dataclasses.replace(chosen.gradient, magnitude=magnitude)
@@ -118,17 +117,6 @@ def measure(
         result = _measure(described, source, config, [], processes)
     refuse_flags(result, config.runtime)
     return result
-
-
-def _as_source(images: Tensor | ImageSource) -> ImageSource:
-    if isinstance(images, Tensor):
-        return TensorImages(images)
-    if not isinstance(images, ImageSource):
-        raise ImageError(
-            f"images are a {type(images).__name__}; give a tensor [N, K, H, W], normalised as the model wants it: torch.stack("
-            "[...]). A folder or a dataset is read on the command line: images=folder, images=dataset."
-        )
-    return images
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def freeze(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def require_module(model: nn.Module) -> None:
+def require_module(model: object) -> None:
     """Raise ConfigError for what is no module: a name, a function."""
     if not isinstance(model, nn.Module):
         raise ConfigError(

@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
+from erflab.analysis.falloff import FLAGS as FIT_FLAGS
 from erflab.analysis.fields import against_theory, gradient_against_occlusion, predicted_against
 from erflab.analysis.jackknife import Estimate, GroupedMap
 from erflab.analysis.sizes import Quantity, Sizes, measure_sizes
@@ -224,7 +225,7 @@ class Result:
             if isinstance(sizes, MeasurementError):
                 flags.append(Flag("no_size", method, str(sizes)))
             else:
-                flags += [Flag("fit", method, code) for code in sizes.fit.flags]
+                flags += [Flag("fit", method, f"{code}: {FIT_FLAGS[code]}") for code in sizes.fit.flags]
                 floor = sizes.quantities["floor_share"].value
                 if floor is not None and floor > LARGE_FLOOR:
                     flags.append(Flag("large_floor", method, f"{floor:.0%} of the sum"))

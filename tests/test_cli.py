@@ -144,6 +144,10 @@ BAD = [
     (["images.count=many"], "images.count=many: Value 'many' of type 'str' could not be converted to Integer"),
     (["attribution=[gradient,gradcam]"], "attribution has no option 'gradcam'; choose from deeplift, gradient"),
     (["hydra/launcher=slrm"], "hydra/launcher has no option 'slrm'; choose from basic, .*Did you mean 'slurm'"),
+    (
+        ["images.path=a b=c"],
+        "'images.path=a b=c' cannot be read as OPTION=VALUE; a value with spaces .*is quoted once more",
+    ),
     (["experiment=depth_law"], r"use \+experiment=depth_law"),
 ]
 
@@ -167,15 +171,19 @@ def test_bad_input_gets_one_line_and_leaves_nothing_half_written(
     assert not [f for f in tmp_path.rglob("*") if f.name in ("result.nc", "summary.json") or f.suffix == ".pdf"]
 
 
-def test_skip_counts_and_lists_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skip_counts_and_lists_what_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     prepare(tmp_path)
     kept = [f for f in FAST if not f.startswith("images=")]
     arguments = [*kept, "images=folder", "images.path=photos", "images.count=6", "images.on_error=skip"]
+    arguments.append("runtime.progress=true")
     assert invoke(arguments, tmp_path, monkeypatch) == 0
     record = erflab.load(tmp_path / "out").attribute("images")
     assert [s["name"] for s in record["skipped"]] == ["broken.jpg"]
     assert len(record["files"]) == 5
     assert all(len(f["sha256"]) == 64 for f in record["files"])
+    assert "1 picture(s) cannot be read and were skipped: broken.jpg" in capfd.readouterr().out
 
 
 def test_what_is_no_verb_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
@@ -183,6 +191,17 @@ def test_what_is_no_verb_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.
     assert "no verb 'collct'; there are collect, diff, " in capfd.readouterr().err
     assert run_in_process(monkeypatch, "--version") == 0
     assert capfd.readouterr().out == f"erflab {erflab.__version__}\n"
+
+
+def test_a_directory_that_cannot_be_made_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run_in_process(monkeypatch, *FAST, f"hydra.run.dir={tmp_path}/file/run") == 1
+    assert re.fullmatch(
+        "erflab: error: .*Not a directory.*file/run'; give directories .*that can be read and written.*\n",
+        capfd.readouterr().err,
+    )
 
 
 @pytest.mark.parametrize(("sweep", "where"), [([], "hydra.run.dir=/.*/out "), (["-m"], "hydra.sweep.dir=sweep ")])

@@ -31,8 +31,11 @@ from erflab.config import (
     TargetConfig,
 )
 from erflab.errors import ConfigError, ImageError
+from erflab.images import as_source
 from erflab.measurement import run
+from erflab.models import require_module
 from erflab.result import Result
+from erflab.theory.runs import image_shape
 
 QUIET = RuntimeConfig(progress=False, device="cpu")
 
@@ -241,11 +244,11 @@ def test_what_the_api_refuses() -> None:
     with pytest.raises(
         ImageError, match=r"images are a list; give a tensor \[N, K, H, W\].*torch.stack.*images=folder"
     ):
-        erflab.measure(small_net(), [torch.randn(3, 16, 16)])  # type: ignore[arg-type]
+        as_source([torch.randn(3, 16, 16)])
     with pytest.raises(ConfigError, match=r"the model is 'resnet18'; give a torch.nn.Module"):
-        erflab.measure("resnet18", torch.randn(1, 3, 16, 16))  # type: ignore[arg-type]
+        require_module("resnet18")
     with pytest.raises(ConfigError, match=r"input_size is 224; give px per image axis, such as \(224, 224\)"):
-        erflab.theoretical_field(small_net(), input_size=224)  # type: ignore[arg-type]
+        image_shape(small_net(), 224)
 
 
 @pytest.mark.parametrize("baseline", ["mean", "zero", "blur", "image"])

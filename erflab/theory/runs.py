@@ -6,9 +6,10 @@ reaches: there the boxes of a layer's units repeat, and the pattern tells the un
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -112,7 +113,7 @@ def input_channels(model: nn.Module) -> int:
     return int(stated["input_size"][0]) if found > 4 and "input_size" in stated else found
 
 
-def image_shape(model: nn.Module, input_size: Sequence[int], channels: int | None = None) -> tuple[int, ...]:
+def image_shape(model: nn.Module, input_size: Any, channels: int | None = None) -> tuple[int, ...]:
     """[1, channels, *input_size], the channels by default those of the model's first convolution.
 
     Raises ConfigError for what is no module, and for a size that is no sequence of numbers.
