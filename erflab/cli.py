@@ -207,8 +207,8 @@ def _one_line(error: Exception) -> str | None:
         )
     if isinstance(error, OverrideParseException):
         return (
-            f"{error.override!r} cannot be read as OPTION=VALUE; a value with spaces or any of = , : ( ) [ ] {{ }} is quoted "
-            "once more within the shell's quotes: 'OPTION=\"VALUE\"'."
+            f"{error.override!r} cannot be read as OPTION=VALUE; a value that holds any of = , ( ) [ ] {{ }} is quoted once "
+            "more within the shell's quotes: 'OPTION=\"VALUE\"'."
         )
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = f": {error.__cause__}" if str(error).startswith("Error merging override") else ""

@@ -146,7 +146,7 @@ BAD = [
     (["hydra/launcher=slrm"], "hydra/launcher has no option 'slrm'; choose from basic, .*Did you mean 'slurm'"),
     (
         ["images.path=a b=c"],
-        "'images.path=a b=c' cannot be read as OPTION=VALUE; a value with spaces .*is quoted once more",
+        "'images.path=a b=c' cannot be read as OPTION=VALUE; a value that holds any of = .*is quoted once more",
     ),
     (["experiment=depth_law"], r"use \+experiment=depth_law"),
 ]

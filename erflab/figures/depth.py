@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from erflab.analysis.sizes import Sizes
-from erflab.figures.style import COLORS, COLUMN, freeze_layout, paper
+from erflab.figures.style import COLORS, COLUMN, DENSE, SPARSE, freeze_layout, paper, plain_ticks
 
 _MARKERS = "os^Dv"
 
@@ -76,6 +76,8 @@ def _draw(axes: Axes, labels: Sequence[str], lines: Mapping[str, Sequence[DepthP
             label=f"{method} $\\sigma$",
         )
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    plain_ticks(axes.yaxis, DENSE if high < 15 * low else SPARSE)
     axes.set_ylabel("size (px)")
     every = max(1, math.ceil(len(labels) / 16))
     axes.set_xticks(
