@@ -162,13 +162,19 @@ def option_names() -> list[str]:
     return list(dict.fromkeys([name for _, name, _ in options()] + groups + ["seed"]))
 
 
+_EXTRAS = {"joblib": " (pip install 'erflab[joblib]' brings it)"}
+"""Options that a package brings along with their configuration, so that without it there is nothing that could say so."""
+
+
 def explain(message: str, overrides: Iterable[str]) -> str:
     """One line for an error of Hydra's or OmegaConf's: what it says first, and the closest valid names."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     first = lines[0] if lines else message
     missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", message)
     if missing and (choices := _choices().get(missing[1]) or _listed(lines)):
-        return f"{missing[1]} has no option {missing[2]!r}; choose from {', '.join(choices)}.{closest(missing[2], choices)}"
+        install = _EXTRAS.get(missing[2], "")
+        near = closest(missing[2], choices)
+        return f"{missing[1]} has no option {missing[2]!r}{install}; choose from {', '.join(choices)}.{near}"
     details = [line for line in lines[1:] if not _is_noise(line)]
     names = option_names()
     seen = [key for key in map(_key, overrides) if key and key in message]
