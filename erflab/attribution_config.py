@@ -135,10 +135,15 @@ class AttributionConfig:
 
         Raises ConfigError for a method that there is not, and for settings of another method's kind.
         """
-        for name in [*methods, *settings]:
+        for name in methods:
             if name not in METHODS:
                 raise ConfigError(f"method {name!r}; choose from {', '.join(METHODS)}.{closest(name, METHODS)}")
         for name, value in settings.items():
+            if name not in METHODS:
+                raise ConfigError(
+                    f"no argument {name!r}. Settings of a method go by its name, {', '.join(METHODS)}; others by "
+                    f"runtime=RuntimeConfig(...) and target=TargetConfig(...).{closest(name, METHODS)}"
+                )
             if not isinstance(value, METHODS[name]):
                 raise ConfigError(f"{name}={type(value).__name__}(...); give it a {METHODS[name].__name__}.")
         chosen: dict[str, Any] = {name: settings.get(name) or METHODS[name]() for name in methods}

@@ -13,7 +13,7 @@ from erflab.attribution.base import Aim
 from erflab.config import RuntimeConfig
 from erflab.dataset import Measured
 from erflab.errors import FlaggedError
-from erflab.flags import FLAGS, Flag
+from erflab.flags import Flag
 from erflab.result import Result
 from erflab.target import Trunk
 from erflab.theory.field import TheoreticalField
@@ -132,11 +132,14 @@ def _units(trunk: Trunk, images: Tensor) -> Tensor:
 def refuse_flags(result: Result, runtime: RuntimeConfig) -> None:
     """With runtime.strict, raise FlaggedError, which holds the result, for flags that runtime.accept does not name."""
     parts = zip(result.labels, result, strict=True) if runtime.strict else ()
-    raised = {f"{label}: {flag}" for label, part in parts for flag in part.flags if flag.code not in runtime.accept}
+    raised = {
+        f"{label}: {flag}": flag.code for label, part in parts for flag in part.flags if flag.code not in runtime.accept
+    }
     if raised:
+        names = dict.fromkeys([*runtime.accept, *sorted(raised.values())])
         raise FlaggedError(
-            f"runtime.strict refuses {len(raised)} flag(s): {'; '.join(sorted(raised))}. Accept a flag by its name, "
-            f"runtime.accept=[{', '.join(FLAGS)}].",
+            f"runtime.strict refuses {len(raised)} flag(s): {'; '.join(sorted(raised))}. All would be accepted by their names: "
+            f"runtime.accept=[{','.join(names)}].",
             result,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from erflab.placement import read_placement
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C ended, as shells have it."""
 
 
 def main() -> None:
@@ -22,6 +25,8 @@ def main() -> None:
         _start(sys.argv[1:])
     except BrokenPipeError:
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except Exception as error:
         message = _one_line(error)
         if show_all or message is None:
@@ -49,8 +54,18 @@ def _dispatch(arguments: list[str]) -> None:
     verb = VERBS.get(arguments[0]) if arguments else None
     if verb is not None:
         verb(arguments[1:])
+    elif arguments and arguments[0].isidentifier():
+        _refuse_verb(arguments[0])
     else:
         _hydra(arguments)
+
+
+def _refuse_verb(word: str) -> None:
+    from erflab.errors import ConfigError, closest
+
+    raise ConfigError(
+        f"no verb {word!r}; there are {', '.join(VERBS)}, and options as OPTION=VALUE: erflab --help.{closest(word, VERBS)}"
+    )
 
 
 def _hydra(arguments: list[str]) -> None:
@@ -60,17 +75,35 @@ def _hydra(arguments: list[str]) -> None:
 
     register()
     sys.argv[1:] = arguments
-    hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(_task)()
+    failed: list[Exception] = []
+
+    def task(composed: Any) -> None:
+        try:
+            _task(composed)
+        except KeyboardInterrupt:
+            print(
+                f"erflab: interrupted; the same command with {_directory()} goes on from what was saved.",
+                file=sys.stderr,
+            )
+            raise
+        except Exception as error:
+            if _sweeping():
+                raise
+            failed.append(error)  # raised here, Hydra would tell all overrides before the error
+
+    hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(task)()
+    for error in failed:
+        raise error
 
 
 def _task(composed: Any) -> None:
     """One job: measure into its directory. In a sweep a failure is left there, and stops no other job."""
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     from erflab.compose import as_plain, hydra_files, to_config
     from erflab.distributed import joined
-    from erflab.errors import InUseError
+    from erflab.errors import InUseError, RefusedError
+    from erflab.failure import refusal, write_failure
     from erflab.job import run_job
     from erflab.team import follow
 
@@ -81,13 +114,38 @@ def _task(composed: Any) -> None:
         if not processes.first:
             follow(processes)
             return
+        shutil.rmtree(refusal(directory), ignore_errors=True)
         try:
             run_job(lambda: to_config(composed), directory, hydra_files(composed), asked, processes)
         except Exception as error:
-            if hydra.mode != RunMode.MULTIRUN:  # a launcher may stop the sweep at what a job raises
+            if not _sweeping():  # a launcher may stop the sweep at what a job raises
                 raise
             if isinstance(error, InUseError):  # of which nothing is left where another process measures
                 print(f"erflab: error: {error}", file=sys.stderr)
+            if isinstance(error, RefusedError):
+                refusal(directory).mkdir(parents=True, exist_ok=True)
+                write_failure(error, refusal(directory), asked)
+
+
+def _sweeping() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def _directory() -> str:
+    """The option that gives the same directory again: its default bears the time."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    return f"hydra.sweep.dir={hydra.sweep.dir}" if _sweeping() else f"hydra.run.dir={hydra.runtime.output_dir}"
+
+
+def _version(arguments: list[str]) -> None:
+    from erflab import __version__
+
+    print(f"erflab {__version__}")
 
 
 def _options(arguments: list[str]) -> None:
@@ -126,6 +184,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "options": _options,
     "rerun": _rerun,
     "theory": _theory,
+    "--version": _version,
 }
 
 
@@ -133,10 +192,10 @@ def _one_line(error: Exception) -> str | None:
     """The message of a foreseen error, on one line; None for any other."""
     from concurrent.futures.process import BrokenProcessPool
 
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
-    from erflab.compose import explain
+    from erflab.compose import explain, explain_unchosen
     from erflab.errors import foreseen
 
     if (message := foreseen(error)) is not None:
@@ -146,6 +205,16 @@ def _one_line(error: Exception) -> str | None:
             "a process of the sweep was killed from outside, perhaps for want of memory; finished jobs are kept. The same "
             "command with the same hydra.sweep.dir runs what is missing, with hydra.launcher.n_jobs=N fewer at a time."
         )
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!r} cannot be read as OPTION=VALUE; a value that holds any of = , ( ) [ ] {{ }} is quoted once "
+            "more within the shell's quotes: 'OPTION=\"VALUE\"'."
+        )
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return explain(str(error), sys.argv[1:])
+        cause = f": {error.__cause__}" if str(error).startswith("Error merging override") else ""
+        return explain(f"{error}{cause}", sys.argv[1:])
+    if isinstance(error, OSError):
+        return f"{error}; give directories and files that can be read and written (hydra.run.dir, hydra.sweep.dir)."
+    if isinstance(error, AssertionError) and "Unexpected type for root" in str(error):
+        return explain_unchosen(sys.argv[1:])
     return None

@@ -41,7 +41,8 @@ def collect(paths: Paths) -> pd.DataFrame:
     Columns: `run`, `status` (finished, failed, unfinished), `reason`, `part`; each option of the configuration that varies,
     by its dotted name; what the summary holds, with NAME_error, NAME_low and NAME_high for the standard error and the 95 %
     interval, units in parentheses where there are any; `flags`. Infinite sizes are `inf`. A directory that holds
-    both a result and the record of a failure (refused by `runtime.strict`, or asked to hold another) has rows for both.
+    both a result and the record of a failure (refused by `runtime.strict`) has rows for both; what a sweep was refused
+    in a directory that holds another's result has a row of its own, with `.refused` in its `run`.
 
     A result that is damaged is left out with a warning that names it, and listed in `table.attrs["left_out"]`. Only
     `summary.json` and the metadata of `result.nc` are read: what is damaged inside a map is found by `load`.

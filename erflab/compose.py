@@ -162,20 +162,52 @@ def option_names() -> list[str]:
     return list(dict.fromkeys([name for _, name, _ in options()] + groups + ["seed"]))
 
 
+_EXTRAS = {"joblib": " (pip install 'erflab[joblib]' brings it)"}
+"""Options that a package brings along with their configuration, so that without it there is nothing that could say so."""
+
+
 def explain(message: str, overrides: Iterable[str]) -> str:
     """One line for an error of Hydra's or OmegaConf's: what it says first, and the closest valid names."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     first = lines[0] if lines else message
-    missing = re.search(r"Could not find '(\w+)/([^']+)'", message)
-    if missing and (choices := _choices().get(missing[1])):
-        return f"{missing[1]} has no option {missing[2]!r}; choose from {', '.join(choices)}.{closest(missing[2], choices)}"
-    details = [
-        line for line in lines[1:] if not re.match(r"(full_key|object_type|reference_type|To append|Key ')", line)
-    ]
+    missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", message)
+    if missing and (choices := _choices().get(missing[1]) or _listed(lines)):
+        install = _EXTRAS.get(missing[2], "")
+        near = closest(missing[2], choices)
+        return f"{missing[1]} has no option {missing[2]!r}{install}; choose from {', '.join(choices)}.{near}"
+    details = [line for line in lines[1:] if not _is_noise(line)]
     names = option_names()
-    wrong = [k for k in map(_key, overrides) if k and k not in names and not _is_free(k) and k in message]
+    seen = [key for key in map(_key, overrides) if key and key in message]
+    wrong = [key for key in seen if key not in names and not _is_free(key)]
     hint = "".join(f" No option {k!r}.{closest(k, names)}" for k in wrong)
+    if first.startswith("Could not override"):
+        hint += "".join(map(_elsewhere, seen))
     return " ".join([first, *details[:3]]) + hint
+
+
+def explain_unchosen(overrides: Iterable[str]) -> str:
+    """One line for settings of a method that is not measured, on which Hydra fails without saying which."""
+    given = dict(override.partition("=")[::2] for override in overrides)
+    chosen = given.get("attribution", "gradient,occlusion")
+    keys = [key for key in given if key.startswith("attribution.") and key.split(".")[1] not in chosen]
+    return f"a setting of a method that is not chosen.{''.join(map(_elsewhere, keys))}"
+
+
+def _elsewhere(key: str) -> str:
+    """The sentence that says with which choice of its group an option is there; empty for no such option."""
+    choices = [heading for heading, name, _ in options() if name == key and "=" in heading]
+    return f" {key} is an option of {' and '.join(choices)}." if choices else ""
+
+
+def _listed(lines: list[str]) -> list[str]:
+    """The choices that a message of Hydra's lists."""
+    heading = next((n for n, line in enumerate(lines) if line.startswith("Available options in")), len(lines))
+    return [line for line in lines[heading + 1 :] if re.fullmatch(r"[\w.-]+", line)]
+
+
+def _is_noise(line: str) -> bool:
+    """Whether a line of a message says nothing to a user, or advises to add an option that will be refused."""
+    return re.match(r"(full_key|object_type|reference_type|To append to your config|Key ')", line) is not None
 
 
 def _key(override: str) -> str:

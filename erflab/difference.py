@@ -20,6 +20,9 @@ USAGE = "erflab diff A B [--all]"
 CIRCUMSTANCES = ("started", "finished", "seconds", "command", "timings")
 """What differs between any two runs, and says nothing about their numbers."""
 
+PERIODS = {"rad": math.pi}
+"""Units of angles, all of which are those of an axis without a direction."""
+
 SHOWN = 20
 """Numbers that are shown, those that differ most first, unless all are asked for."""
 
@@ -51,8 +54,11 @@ class NumberDifference:
 
     @property
     def difference(self) -> float | None:
-        """B - A; None where either has no value."""
-        return None if self.one is None or self.other is None else self.other - self.one
+        """B - A, of angles the way round that is shorter; None where either has no value."""
+        if self.one is None or self.other is None:
+            return None
+        difference = self.other - self.one
+        return math.remainder(difference, PERIODS[self.unit]) if self.unit in PERIODS else difference
 
     @property
     def in_errors(self) -> float | None:

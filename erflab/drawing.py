@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,17 @@ def draw_figures(result: Result, wanted: bool | Sequence[str], folder: Path) -> 
             warnings.append(f"figure {stem.name} is not drawn: {error}")
             log.warning("%s", warnings[-1])
     return warnings
+
+
+def remove_figures(folder: Path) -> None:
+    """Remove the figures of a run from a folder, which may hold others too: the user's own."""
+    for kind in KINDS:
+        for pattern in (f"{kind}.*", f"{kind}_*"):
+            for file in folder.glob(pattern):
+                if file.suffix in (".pdf", ".png"):
+                    file.unlink()
+    with contextlib.suppress(OSError):  # there is none, or it holds something else
+        folder.rmdir()
 
 
 def _draw(subject: Result, stem: Path, kind: str | None) -> None:

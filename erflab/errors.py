@@ -59,6 +59,10 @@ class InUseError(ResultError):
     """A directory that another process measures into."""
 
 
+class RefusedError(ResultError):
+    """A directory that holds a result or a checkpoint of another configuration, and is left as it is."""
+
+
 class ProcessFailedError(ErflabError):
     """Another process of the run has failed, and has told all why."""
 

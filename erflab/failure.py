@@ -13,6 +13,7 @@ from erflab.errors import foreseen
 from erflab.jsonfiles import write_json
 
 FAILURE = "failure.json"
+REFUSED = ".refused"
 UNFINISHED = ("unfinished", "no result: killed, or still running")
 ENDED_FROM_OUTSIDE = {"UnfinishedError", "UncompletedJobError"}
 """Kinds that say nothing against the run: a cluster's end of it, and what submitit raises in it when its time is up."""
@@ -28,6 +29,11 @@ def write_failure(error: Exception, directory: Path, asked: Mapping[str, Any]) -
         **asked,
     }
     write_json(directory / FAILURE, failure)
+
+
+def refusal(directory: Path) -> Path:
+    """Where a sweep records what it was refused in a run's directory that holds another's result: beside it."""
+    return directory.parent / REFUSED / directory.name
 
 
 def read_ending(directory: Path) -> tuple[str, str] | None:
@@ -53,6 +59,11 @@ def read_configuration(directory: Path) -> dict[str, Any]:
 def started(directory: Path) -> list[Path]:
     """The directories below `directory` in which a run was started, or ended before it could be."""
     return sorted({mark.parent for name in (".hydra", FAILURE) for mark in directory.rglob(name)})
+
+
+def jobs(directory: Path) -> set[Path]:
+    """The directories of the runs below `directory`: a run that was refused is counted where it was to be."""
+    return {run.parents[1] / run.name if run.parent.name == REFUSED else run for run in started(directory)}
 
 
 def endings(directory: Path) -> Iterator[tuple[Path, str, str]]:

@@ -24,7 +24,8 @@ FLAGS = {
     "crop_differs": "computed on a part of the first image, the map is another one than on the whole; whole images were "
     "computed, so the result stands; report the model, or set runtime.crop=off",
     "untracked": "dependence on the input was lost (.item(), numpy); the theoretical field may be too small",
-    "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use occlusion.units=unclipped",
+    "occlusion_clipped": "most occlusion readings come from units whose field the border cuts; use "
+    "attribution.occlusion.units=unclipped",
     "occlusion_rounding": "occluding moves the outputs by hardly more than rounding does, so this map may be made of that; use "
     "runtime.precision=float64, and see whether biases or normalisations drown the input",
     "tolerance_not_reached": "the images ran out before runtime.tolerance was reached; raise images.count",
@@ -37,7 +38,7 @@ FLAGS = {
     "scale_dependent": "replknet_area_ratio depends on the scale of the map; compare it only with tables of that protocol",
     "no_size": "the map is zero (a dead unit) or has negative values (signed), so it has no size; choose another unit "
     "or magnitude",
-    "fit": "the falloff fit is not to be trusted as it stands; see what it says",
+    "fit": "the falloff fit is not to be trusted as it stands; do what each part's own flag says",
 }
 """Code -> what it means and what to do."""
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from erflab.config import WEIGHTS_WITHOUT_FILE, ErflabConfig, FolderConfig, as_dict
-from erflab.errors import ResultError
+from erflab.errors import RefusedError
 from erflab.jsonfiles import as_json, from_json
 
 WITHOUT_EFFECT = ("accept", "checkpoint", "figures", "overwrite", "progress", "recompute", "strict")
@@ -104,9 +104,9 @@ def contents(images: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_another(directory: Path, what: str, changed: Differences) -> None:
-    """Raise ResultError if what lies in a directory, a result or a checkpoint, differs from what is to be measured."""
+    """Raise RefusedError if what lies in a directory, a result or a checkpoint, differs from what is to be measured."""
     if changed:
-        raise ResultError(
+        raise RefusedError(
             f"{directory} holds a {what} of another configuration ({told(changed)}); choose another directory "
             "(hydra.run.dir, hydra.sweep.dir), or replace it: runtime.overwrite=true."
         )

@@ -6,12 +6,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from erflab.config import DatasetConfig, FolderConfig, ImagesConfig, NoiseConfig, PhotographsConfig
-from erflab.errors import ConfigError
+from erflab.errors import ConfigError, ImageError
 from erflab.photographs import dataset_pictures, folder_pictures, open_dataset, packaged_photographs
 from erflab.sources import Image, ImageSource, NoiseImages, PictureImages, TensorImages
 
-__all__ = ["Image", "ImageSource", "NoiseImages", "PictureImages", "TensorImages", "open_images"]
+__all__ = ["Image", "ImageSource", "NoiseImages", "PictureImages", "TensorImages", "as_source", "open_images"]
+
+
+def as_source(images: object) -> ImageSource:
+    """A tensor [N, K, H, W] of normalised images, or a source, as a source. Raises ImageError for anything else."""
+    if isinstance(images, Tensor):
+        return TensorImages(images)
+    if not isinstance(images, ImageSource):
+        raise ImageError(
+            f"images are a {type(images).__name__}; give a tensor [N, K, H, W], normalised as the model wants it: torch.stack("
+            "[...]). A folder or a dataset is read on the command line: images=folder, images=dataset."
+        )
+    return images
 
 
 def open_images(config: ImagesConfig, *, size: tuple[int, int], allow: Sequence[str] = ()) -> ImageSource:

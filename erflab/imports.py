@@ -38,7 +38,7 @@ def import_object(path: str, *, allow: Sequence[str] = (), setting: str) -> Call
     if not _below(path, prefixes):
         raise ConfigError(
             f"{setting} is {path!r}, outside the allowed packages {', '.join(prefixes)}; "
-            f"if you trust it, add runtime.allow=[{path.split('.')[0] or 'mypkg'}]."
+            f"if you trust it, runtime.allow=[{','.join([*allow, path.split('.')[0] or 'mypkg'])}]."
         )
     value = _walk(path, prefixes, setting)
     if not callable(value):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from erflab.checkpoint import read_about
 from erflab.checks import refuse_flags
 from erflab.config import ErflabConfig
 from erflab.distributed import ALONE, Processes, stop_as_error
-from erflab.errors import ResultError
+from erflab.drawing import remove_figures
+from erflab.errors import RefusedError, ResultError
 from erflab.failure import FAILURE, write_failure
 from erflab.identity import Differences, changed_files, differences, identity, refuse_another, relevant
 from erflab.jsonfiles import remove_unfinished
@@ -22,6 +22,7 @@ from erflab.lock import alone_in
 from erflab.report import make_the_rest, run_and_save
 from erflab.result import Result, load
 from erflab.tracking import TRACKED, refuse_missing
+from erflab.tracking.events import remove_events
 
 RESULT_FILES = ("provenance.json", "result.nc", "summary.json", TRACKED)
 
@@ -51,13 +52,16 @@ def run_job(
 
     Raises:
         InUseError: another process measures into the directory, which is left as it is.
-        ResultError: the directory holds a result or a checkpoint of another configuration, or of files that have changed since.
+        RefusedError: the directory holds a result or a checkpoint of another configuration, or of files that have changed
+            since; it is left as it is.
         ErflabError: what the measurement raises.
     """
     with alone_in(directory):
         try:
             with stop_as_error():
                 _run(read, directory, hydra_files, processes)
+        except RefusedError:
+            raise
         except Exception as error:
             log.error("failed", exc_info=error)
             _record(error, directory, asked)
@@ -95,7 +99,7 @@ def finished(config: ErflabConfig, directory: Path) -> Result | None:
     """The result of this very measurement, if it is in the directory; None if there is none, or a damaged one.
 
     Raises:
-        ResultError: the directory holds a result of another configuration, or of files that have changed since.
+        RefusedError: the directory holds a result of another configuration, or of files that have changed since.
     """
     if not (directory / "result.nc").exists():
         return None
@@ -146,8 +150,8 @@ def _clear(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
     for name in (*RESULT_FILES, CHECKPOINT):
         remove_unfinished(directory / name)
-    for name in ("figures", "tensorboard"):
-        shutil.rmtree(directory / name, ignore_errors=True)
+    remove_figures(directory / "figures")
+    remove_events(directory / "tensorboard")
 
 
 def _describe(directory: Path, hydra_files: Mapping[str, str]) -> None:

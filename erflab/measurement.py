@@ -31,11 +31,11 @@ from erflab.distributed import ALONE, Processes
 from erflab.flags import Flag
 from erflab.hardware import choose_device, require_own_devices, threads
 from erflab.identity import identity
-from erflab.images import ImageSource, TensorImages, open_images
+from erflab.images import ImageSource, as_source, open_images
 from erflab.loader import Loader
 from erflab.mapping import Setup, measured_maps
 from erflab.memory_format import channels_last_wanted, to_channels_last
-from erflab.models import LoadedModel, build_model, frozen
+from erflab.models import LoadedModel, build_model, frozen, require_module
 from erflab.precision import arithmetic
 from erflab.provenance import circumstances, environment
 from erflab.result import Result
@@ -97,7 +97,8 @@ def measure(
     Raises:
         ErflabError: of the kind that names what was wrong.
     """
-    source = TensorImages(images) if isinstance(images, Tensor) else images
+    require_module(model)
+    source = as_source(images)
     chosen = AttributionConfig.choosing([method] if isinstance(method, str) else list(method), settings)
     if chosen.gradient is not None:
         chosen.gradient = dataclasses.replace(chosen.gradient, magnitude=magnitude)

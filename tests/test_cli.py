@@ -139,6 +139,16 @@ BAD = [
         "gradient of layer.*not finite for image.*0",
     ),
     (["target.layr=layer1"], "Did you mean 'target.layer'"),
+    (["attribution.occlusion.patch=4"], "attribution.occlusion.patch is an option of attribution=occlusion"),
+    (["images.path=photos"], "images.path is an option of images=folder"),
+    (["images.count=many"], "images.count=many: Value 'many' of type 'str' could not be converted to Integer"),
+    (["attribution=[gradient,gradcam]"], "attribution has no option 'gradcam'; choose from deeplift, gradient"),
+    (["hydra/launcher=slrm"], "hydra/launcher has no option 'slrm'; choose from basic, .*Did you mean 'slurm'"),
+    (
+        ["images.path=a b=c"],
+        "'images.path=a b=c' cannot be read as OPTION=VALUE; a value that holds any of = .*is quoted once more",
+    ),
+    (["experiment=depth_law"], r"use \+experiment=depth_law"),
 ]
 
 
@@ -153,22 +163,58 @@ def test_bad_input_gets_one_line_and_leaves_nothing_half_written(
     prepare(tmp_path)
     kept = [f for f in FAST if f.split("=")[0] not in {o.split("=")[0] for o in overrides}]
     assert invoke([*kept, *overrides], tmp_path, monkeypatch) == 1
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("erflab: error:")]
-    assert len(lines) == 1
-    assert re.search(message, lines[0]), lines[0]
+    told = capfd.readouterr().err
+    assert re.search(rf"^erflab: error:.*{message}", told, re.MULTILINE), told
+    assert told.count("erflab: error:") == 1
+    assert "Error executing job" not in told
     assert not (tmp_path / "canary").exists()
     assert not [f for f in tmp_path.rglob("*") if f.name in ("result.nc", "summary.json") or f.suffix == ".pdf"]
 
 
-def test_skip_counts_and_lists_what_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skip_counts_and_lists_what_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     prepare(tmp_path)
     kept = [f for f in FAST if not f.startswith("images=")]
     arguments = [*kept, "images=folder", "images.path=photos", "images.count=6", "images.on_error=skip"]
+    arguments.append("runtime.progress=true")
     assert invoke(arguments, tmp_path, monkeypatch) == 0
     record = erflab.load(tmp_path / "out").attribute("images")
     assert [s["name"] for s in record["skipped"]] == ["broken.jpg"]
     assert len(record["files"]) == 5
     assert all(len(f["sha256"]) == 64 for f in record["files"])
+    assert "1 picture(s) cannot be read and were skipped: broken.jpg" in capfd.readouterr().out
+
+
+def test_what_is_no_verb_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_in_process(monkeypatch, "collct", "runs") == 1
+    assert "no verb 'collct'; there are collect, diff, " in capfd.readouterr().err
+    assert run_in_process(monkeypatch, "--version") == 0
+    assert capfd.readouterr().out == f"erflab {erflab.__version__}\n"
+
+
+def test_a_directory_that_cannot_be_made_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run_in_process(monkeypatch, *FAST, f"hydra.run.dir={tmp_path}/file/run") == 1
+    assert re.fullmatch(
+        "erflab: error: .*Not a directory.*file/run'; give directories .*that can be read and written.*\n",
+        capfd.readouterr().err,
+    )
+
+
+@pytest.mark.parametrize(("sweep", "where"), [([], "hydra.run.dir=/.*/out "), (["-m"], "hydra.sweep.dir=sweep ")])
+def test_an_interrupt_says_how_to_go_on(
+    sweep: list[str], where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("erflab.job.run_job", interrupted)
+    assert invoke([*sweep, *FAST, "hydra.sweep.dir=sweep"], tmp_path, monkeypatch) == 130
+    told = capfd.readouterr().err
+    assert re.fullmatch(f"erflab: interrupted; the same command with {where}goes on from what was saved.\n", told)
 
 
 def test_the_traceback_is_shown_on_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,13 @@ from sweeping import TINY, erflab, folder
 from erflab import collect, load, measure
 from erflab.collection import gather
 from erflab.config import RuntimeConfig
-from erflab.difference import configuration_differences, environment_differences, file_differences, number_differences
+from erflab.difference import (
+    NumberDifference,
+    configuration_differences,
+    environment_differences,
+    file_differences,
+    number_differences,
+)
 from erflab.errors import ConfigError, ResultError
 from erflab.rerun import rerun_overrides
 from erflab.result import Result
@@ -204,6 +210,8 @@ def test_numbers_are_compared_in_combined_errors() -> None:
     assert sigma.intervals == tuple(s.interval for s in sigmas)
     combined = math.sqrt(sum(s.standard_error**2 for s in sigmas))
     assert sigma.in_errors == pytest.approx(sigma.difference / combined, rel=1e-12)
+    turned = NumberDifference("layer1", "gradient.orientation", "rad", 1.5, -1.5, (None, None), 0.1)
+    assert turned.difference == pytest.approx(math.pi - 3)
     ranks = [d.rank for d in found.values()]
     assert ranks == sorted(ranks, reverse=True)
     assert found["gradient.fit_floor"].unit == "map"

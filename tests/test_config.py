@@ -202,3 +202,10 @@ def test_options_lists_every_option_with_its_meaning() -> None:
     assert done.returncode == 1
     assert "no group 'imagse'" in done.stderr
     assert "Did you mean 'images'" in done.stderr
+
+
+def test_an_extra_that_is_not_installed_is_named() -> None:
+    told = "Could not find 'hydra/launcher/joblib'\n\nAvailable options in 'hydra/launcher':\n\tbasic\n\tslurm"
+    assert explain(told, []) == (
+        "hydra/launcher has no option 'joblib' (pip install 'erflab[joblib]' brings it); choose from basic, slurm."
+    )

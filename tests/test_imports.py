@@ -100,7 +100,7 @@ def test_other_packages_are_refused(path: str) -> None:
 
 
 def test_own_packages_need_allowing(own_package: str) -> None:
-    with pytest.raises(ConfigError, match=r"add runtime\.allow=\[ownpkg\]"):
+    with pytest.raises(ConfigError, match=r"if you trust it, runtime\.allow=\[ownpkg\]"):
         imported("ownpkg.nets.Net")
     assert "ownpkg" not in sys.modules, "a refused package must not be imported"
     assert issubclass(imported("ownpkg.nets.Net", ("ownpkg",)), nn.Module)
@@ -108,7 +108,7 @@ def test_own_packages_need_allowing(own_package: str) -> None:
 
 
 def test_prefixes_match_whole_parts(own_package: str) -> None:
-    with pytest.raises(ConfigError, match="outside the allowed packages"):
+    with pytest.raises(ConfigError, match=r"outside the allowed packages .*runtime\.allow=\[ownpkg,ownpkgs\]"):
         imported("ownpkgs.Net", ("ownpkg",))
     with pytest.raises(ConfigError, match="outside the allowed packages"):
         imported("ownpkg.nets.Net", ("ownpkg.other",))

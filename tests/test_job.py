@@ -1,6 +1,6 @@
 """One run in its directory, and sweeps: nothing is repeated, mixed or lost, and one failure stops no other job."""
 
-import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,13 +56,38 @@ def test_a_result_of_another_configuration_is_refused_and_untouched(
     told = error(capfd)
     for word in ("images.count: 4 there, 5 here", "seed: 0 there, 3 here", "runtime.overwrite=true"):
         assert word in told
-    now = files(folder / "run")
-    assert "another configuration" in json.loads(now.pop(FAILURE))["reason"]
-    assert now == first
-    assert list(collect("run")["status"]) == ["finished", "failed"]
+    assert files(folder / "run") == first
+    assert "another configuration" not in (folder / "run" / "run.log").read_text()
     assert erflab(monkeypatch, *RUN, "images.count=5", "seed=3", "runtime.overwrite=true") == 0
     assert load("run").attribute("config")["images"]["count"] == 5
-    assert FAILURE not in files(folder / "run")
+
+
+def test_what_a_sweep_is_refused_is_told_beside_the_directory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert erflab(monkeypatch, *TINY, "hydra.run.dir=sweep/a") == 0
+    first = files(folder / "sweep")
+    sweep = ["-m", *TINY, "seed=3", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=a"]
+    assert erflab(monkeypatch, *sweep) == 1
+    told = capfd.readouterr().err
+    assert re.search(r"sweep/a holds a result of another configuration .*model.seed: 0 there, 3 here", told)
+    assert "1 of 1 jobs in sweep failed" in told
+    now = files(folder / "sweep")
+    assert now.keys() - first.keys() == {f".refused/a/{FAILURE}", "multirun.yaml"}
+    assert {name: now[name] for name in first} == first
+    assert dict(collect("sweep")[["run", "status"]].to_numpy()) == {"sweep/.refused/a": "failed", "sweep/a": "finished"}
+    assert erflab(monkeypatch, *sweep, "runtime.overwrite=true") == 0
+    assert list(collect("sweep")["status"]) == ["finished"]
+
+
+def test_files_of_others_in_a_run_directory_are_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = ["figures/mine.pdf", "figures/erfurt.png", "tensorboard/events.out.tfevents.1.host"]
+    own = ["figures/erf.pdf", "figures/radial_layer1.png", "tensorboard/events.out.tfevents.2.host.erflab"]
+    for name in [*foreign, *own]:
+        (folder / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "run" / name).touch()
+    assert erflab(monkeypatch, *RUN) == 0
+    assert {name for name in files(folder / "run") if "/" in name and not name.startswith(".hydra")} == set(foreign)
 
 
 @pytest.mark.parametrize("damage", ["truncated result", "empty summary", "no summary"])

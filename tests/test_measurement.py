@@ -31,8 +31,11 @@ from erflab.config import (
     TargetConfig,
 )
 from erflab.errors import ConfigError, ImageError
+from erflab.images import as_source
 from erflab.measurement import run
+from erflab.models import require_module
 from erflab.result import Result
+from erflab.theory.runs import image_shape
 
 QUIET = RuntimeConfig(progress=False, device="cpu")
 
@@ -232,12 +235,20 @@ def test_what_the_api_refuses() -> None:
         ConfigError, match=r"method 'gradiant'; choose from gradient, occlusion, .*deeplift. Did you mean 'gradient'"
     ):
         erflab.measure(small_net(), torch.randn(1, 3, 16, 16), method="gradiant")
-    with pytest.raises(ConfigError, match=r"method 'occlude'; choose from .*Did you mean 'occlusion'"):
+    with pytest.raises(ConfigError, match=r"no argument 'occlude'. Settings of a method .*Did you mean 'occlusion'"):
         erflab.measure(small_net(), torch.randn(1, 3, 16, 16), occlude=OcclusionConfig())
     with pytest.raises(ConfigError, match=r"deeplift=OcclusionConfig\(...\); give it a DeepLiftConfig"):
         erflab.measure(small_net(), torch.randn(1, 3, 16, 16), method="deeplift", deeplift=OcclusionConfig())
     with pytest.raises(ImageError, match=r"shape \[3, 16, 16\]"):
         erflab.measure(small_net(), torch.randn(3, 16, 16))
+    with pytest.raises(
+        ImageError, match=r"images are a list; give a tensor \[N, K, H, W\].*torch.stack.*images=folder"
+    ):
+        as_source([torch.randn(3, 16, 16)])
+    with pytest.raises(ConfigError, match=r"the model is 'resnet18'; give a torch.nn.Module"):
+        require_module("resnet18")
+    with pytest.raises(ConfigError, match=r"input_size is 224; give px per image axis, such as \(224, 224\)"):
+        image_shape(small_net(), 224)
 
 
 @pytest.mark.parametrize("baseline", ["mean", "zero", "blur", "image"])

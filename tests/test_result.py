@@ -99,10 +99,13 @@ def test_summary_is_flat_json_with_units(result: Result) -> None:
 
 
 def test_plot_draws_both_methods_and_writes_both_formats(result: Result, tmp_path: Path) -> None:
-    figure = result.plot(tmp_path / "figure")
+    figure = result.plot(tmp_path / "figure.png")
     assert [a.get_title() for a in figure.axes if a.get_title()] == ["gradient", "occlusion"]
-    assert (tmp_path / "figure.pdf").exists()
-    assert (tmp_path / "figure.png").exists()
+    assert {file.name for file in tmp_path.iterdir()} == {"figure.pdf", "figure.png"}
+
+
+def test_a_result_shows_itself_in_a_line(result: Result) -> None:
+    assert repr(result) == "Result(nets.small_net.<locals>.Net; (output); gradient, occlusion)"
 
 
 def test_flags_speak_in_sentences_and_know_their_codes() -> None:
@@ -115,10 +118,11 @@ def test_flags_speak_in_sentences_and_know_their_codes() -> None:
 
 def test_the_table_quotes_errors_and_intervals(result: Result) -> None:
     quantity = result.sizes("gradient").quantities["sigma"]
-    cell = f"{quantity.value:.2f} ± {quantity.standard_error:.2f} ({quantity.interval[0]:.2f} to {quantity.interval[1]:.2f})"
-    console = Console(width=160, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(table(result))
-    assert cell in console.export_text()
+    told = console.export_text()
+    assert f"{quantity.value:.2f} ± {quantity.standard_error:.2f}" in told
+    assert "{:.2f} to {:.2f}".format(*quantity.interval) in told
 
 
 def test_the_metadata_alone_is_that_of_the_parts(result: Result, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from erflab.analysis.jackknife import Estimate
 from erflab.analysis.sizes import Sizes
 from erflab.figures.intervals import error_bars
-from erflab.figures.style import COLORS, COLUMN, paper_figure
+from erflab.figures.style import COLORS, COLUMN, DENSE, SPARSE, paper_figure, plain_ticks
 
 _MARKERS = "os^Dv"
 
@@ -71,6 +71,8 @@ def _draw(axes: Axes, labels: Sequence[str], lines: Mapping[str, Sequence[DepthP
             label=f"{method} $\\sigma$",
         )
     axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    plain_ticks(axes.yaxis, DENSE if high < 15 * low else SPARSE)
     axes.set_ylabel("size (px)")
     every = max(1, math.ceil(len(labels) / 16))
     axes.set_xticks(

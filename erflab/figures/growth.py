@@ -9,14 +9,13 @@ from itertools import cycle
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from numpy.typing import ArrayLike
 
 from erflab.analysis.jackknife import Estimate
 from erflab.analysis.scaling import LinearLaw, PowerLaw
 from erflab.figures.intervals import error_bars
 from erflab.figures.legends import legend_above
-from erflab.figures.style import COLORS
+from erflab.figures.style import COLORS, DENSE, plain_ticks
 
 _MARKERS = "osD^v"  # told apart in grey as well, where the points of two series coincide
 
@@ -91,12 +90,10 @@ def _draw_series(axes: Axes, grown: Growth, color: str, marker: str) -> None:
 
 
 def _make_logarithmic(axes: Axes) -> None:
-    """Plain numbers in place of powers of ten: a sweep spans about one decade."""
+    """A sweep spans about one decade."""
     axes.set(xscale="log", yscale="log")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_locator(NullLocator())
+        plain_ticks(axis, DENSE)
 
 
 def _described(grown: Growth) -> str:

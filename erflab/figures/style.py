@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from matplotlib.typing import LineStyleType
 
 COLUMN = 3.25
@@ -102,6 +104,17 @@ def freeze_layout(figure: Figure) -> None:
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+
+
+DENSE, SPARSE = (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5)
+"""The multiples of a power of ten that logarithmic axes of about one decade, and of more, are labelled at."""
+
+
+def plain_ticks(axis: Axis, multiples: Sequence[float]) -> None:
+    """Label a logarithmic axis with plain numbers in place of powers of ten."""
+    axis.set_major_locator(LogLocator(subs=multiples))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from erflab.errors import TheoryError
-from erflab.theory.runs import input_channels
+from erflab.theory.runs import image_shape
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def layer_costs(
     Raises:
         TheoryError: if the model does not run at this size, or not without data.
     """
+    shape = image_shape(model, input_size, channels)
     shapes = copy.deepcopy(model).to("meta").eval()
     found: dict[str, Cost] = {}
     used: dict[int, int] = {}  # elements of each parameter
@@ -58,7 +59,7 @@ def layer_costs(
             hooks.callback(module.register_forward_pre_hook(enter).remove)
             hooks.callback(module.register_forward_hook(leave(name)).remove)
         try:
-            shapes(torch.empty(1, channels or input_channels(model), *input_size, device="meta"))
+            shapes(torch.empty(shape, device="meta"))
         except Exception as error:  # a model may raise anything
             raise TheoryError(f"the model does not run on shapes of {input_size} px alone: {error}") from error
     found.pop("", None)

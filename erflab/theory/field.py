@@ -47,6 +47,13 @@ class TheoreticalField:
     graph: Graph | None = field(default=None, repr=False, compare=False)  # the run at the real size
     interior: Graph | None = field(default=None, repr=False, compare=False)  # the run that shows the pattern
 
+    def __repr__(self) -> str:
+        """The numbers that are the same for all units; the boxes of each would fill the screen."""
+        return (
+            f"TheoreticalField({self.layer!r}, size={self.size}, stride={self.stride}, padding={self.padding}, "
+            f"input_size={tuple(self.input_size)}, unit={self.unit})"
+        )
+
     @property
     def grid(self) -> tuple[int, ...]:
         """Units per image axis, (rows, columns)."""

@@ -16,7 +16,7 @@ from erflab.errors import TargetError
 from erflab.models import frozen
 from erflab.theory.field import TheoreticalField, Unit
 from erflab.theory.pattern import Pattern, find_pattern
-from erflab.theory.runs import LayerKey, Traces, input_channels, layer_key, read_pattern
+from erflab.theory.runs import LayerKey, Traces, image_shape, layer_key, read_pattern
 from erflab.theory.units import UnitBoxes, detect_layout, unit_boxes
 
 
@@ -47,7 +47,7 @@ def theoretical_field(
         UnknownOperationError: an operation that the table has no rule for.
         TheoryError: the model does not run at this size.
     """
-    shape = (1, channels or input_channels(model), *(int(n) for n in input_size))
+    shape = image_shape(model, input_size, channels)
     with frozen(model):
         traces = Traces(model, shape)
         key = layer_key(traces, layer)

@@ -18,7 +18,7 @@ from erflab.theory.field import TheoreticalField
 from erflab.theory.layer import read_layer
 from erflab.theory.layer_table import NO_GRID, Finding, LayerRow, LayerTable, lost
 from erflab.theory.predicted import Predictor
-from erflab.theory.runs import LayerKey, Traces, input_channels
+from erflab.theory.runs import LayerKey, Traces, image_shape
 from erflab.theory.trace import Value
 
 
@@ -43,7 +43,7 @@ def theoretical_fields(
         UnknownOperationError: an operation that the table has no rule for.
         TheoryError: the model does not run at this size.
     """
-    shape = (1, channels or input_channels(model), *(int(n) for n in input_size))
+    shape = image_shape(model, input_size, channels)
     with frozen(model):
         traces = Traces(model, shape, all_layers=True)
         traces.refuse_if_cut_short()

@@ -27,7 +27,7 @@ from erflab.theory.energy_rules.moments import Moments
 from erflab.theory.field import TheoreticalField, Unit
 from erflab.theory.layer import theoretical_field
 from erflab.theory.propagation import Energies, energy_rule, expected_factors, observed_factors, pull_back
-from erflab.theory.runs import input_channels
+from erflab.theory.runs import image_shape
 from erflab.theory.trace import Graph, Node, Value, trace
 
 VARIANTS = ("data_free", "calibrated")
@@ -129,7 +129,7 @@ class Predictor:
         channels: int | None = None,
     ) -> None:
         """Record the model; arguments and errors as for `predicted_field`."""
-        shape = (1, channels or input_channels(model), *(int(n) for n in input_size))
+        shape = image_shape(model, input_size, channels)
         _check(variant, images, shape)
         with frozen(model):
             self.graph = _record(model, shape)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from erflab.errors import TargetError, TheoryError
+from erflab.errors import ConfigError, TargetError, TheoryError
+from erflab.models import require_module
 from erflab.target import OUTPUT, Layout, resolve_layer
 from erflab.theory.box import TooLargeError
 from erflab.theory.boxes import Boxes
@@ -115,6 +117,19 @@ def input_channels(model: nn.Module) -> int:
     found = next((module.in_channels for module in model.modules() if isinstance(module, _ConvNd)), 3)
     stated = getattr(model, "pretrained_cfg", None) or {}
     return int(stated["input_size"][0]) if found > 4 and "input_size" in stated else found
+
+
+def image_shape(model: nn.Module, input_size: Any, channels: int | None = None) -> tuple[int, ...]:
+    """[1, channels, *input_size], the channels by default those of the model's first convolution.
+
+    Raises ConfigError for what is no module, and for a size that is no sequence of numbers.
+    """
+    require_module(model)
+    try:
+        sides = [int(n) for n in input_size]
+    except TypeError as error:
+        raise ConfigError(f"input_size is {input_size!r}; give px per image axis, such as (224, 224).") from error
+    return (1, channels or input_channels(model), *sides)
 
 
 def layer_key(traces: Traces, layer: str | None) -> LayerKey:

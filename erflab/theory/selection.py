@@ -14,7 +14,7 @@ from erflab.errors import TargetError, closest
 from erflab.models import frozen
 from erflab.theory.field import TheoreticalField
 from erflab.theory.layer import read_layer
-from erflab.theory.runs import LayerKey, Traces, input_channels, layer_key
+from erflab.theory.runs import LayerKey, Traces, image_shape, layer_key
 
 ALL = "all"
 
@@ -31,7 +31,7 @@ def target_fields(
         TargetError: no such layer or unit; a pattern that fits no layer with a grid.
         UnknownOperationError, TheoryError: as for `theoretical_field`.
     """
-    shape = (1, channels or input_channels(model), *(int(n) for n in input_size))
+    shape = image_shape(model, input_size, channels)
     grid = tuple(target.grid) if target.grid else None
     with frozen(model):
         traces = Traces(model, shape, all_layers=_is_pattern(target.layer))

@@ -12,9 +12,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from erflab.config import TensorBoardConfig
+from erflab.tracking.events import SUFFIX, remove_events
 from erflab.tracking.record import Record
-
-EVENTS = "events.out.tfevents.*"
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,8 @@ class TensorBoard:
         """Write one run. The step of a scalar is the part: of several layers, sigma is drawn against depth."""
         own = run.directory / "tensorboard"
         to = Path(self.settings.directory).expanduser() / run.name if self.settings.directory else own
-        for stale in to.glob(EVENTS):  # of a run that was overwritten, or of an attempt that failed
-            stale.unlink()
-        with SummaryWriter(str(to)) as writer:
+        remove_events(to)  # of a run that was overwritten, or of an attempt that failed
+        with SummaryWriter(str(to), filename_suffix=SUFFIX) as writer:
             _write(writer, run)
         return {"events": str(to)}
 

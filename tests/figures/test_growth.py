@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from erflab.analysis import fit_linear, fit_power_law
 from erflab.analysis.scaling import Coefficient
+from erflab.figures.depth import DepthPoint, draw_depth
 from erflab.figures.growth import Growth, draw_growth
 from erflab.figures.style import paper
 
@@ -116,3 +117,9 @@ def test_what_leaves_the_plain_axes_is_nothing():
     axes = drawn(linear())
     assert (axes.get_xscale(), axes.get_xlabel(), axes.get_title()) == ("linear", "", "")
     assert math.isclose(mpl.rcParams["font.size"], mpl.rcParamsDefault["font.size"])
+
+
+def test_sizes_against_depth_are_labelled_with_plain_numbers():
+    lines = {"gradient": [DepthPoint(2.0, None, 6.0), DepthPoint(4.0, None, 600.0)]}
+    figure = draw_depth(["conv1", "layer1"], lines)
+    assert {"2", "5", "10", "20", "500"} <= {label.get_text() for label in figure.axes[0].get_yticklabels()}

@@ -166,3 +166,9 @@ def test_reductions_over_the_image_are_global_and_cut_locally(name: str) -> None
     assert field.causes == ("gate",)
     assert field.local.size == (3, 3)
     assert field.local.causes == ()
+
+
+def test_a_field_shows_itself_in_a_line() -> None:
+    field = erflab.theoretical_field(nn.Conv2d(3, 4, 3, padding=1), input_size=(8, 8))
+    numbers = "size=(3, 3), stride=(1, 1), padding=(1, 1), input_size=(8, 8), unit=(3, 3)"
+    assert repr(field) == f"TheoreticalField('(output)', {numbers})"
