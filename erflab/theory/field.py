@@ -29,6 +29,7 @@ class TheoreticalField:
     causes: all modules on the way that make the field global, in execution order.
     untracked: modules in which dependence was lost (`.item()`, numpy) before the layer's output was made.
     local: the field with reductions over a whole image axis cut; the same object where there is none.
+    path: how the boxes of the units' own paths repeat (`erflab.theory.center`); None if that is not known.
     """
 
     layer: str

@@ -75,7 +75,7 @@ def read_layer(
         None if boxes.fixed_grids else _settled(found, units, traces.input_size)
         for found, units in ((virtual.pattern, clipped), (virtual.path, unit_boxes(boxes.path, layout)))
     )
-    disagree = "the field depends on the input size beyond its borders" if virtual.pattern else virtual.reason
+    reason = "the field depends on the input size beyond its borders" if virtual.pattern else virtual.reason
     causes = boxes.causes if virtual.causes is None else virtual.causes
     if pattern is not None and not any(-math.inf in edges for edges in pattern.phases()):
         causes = frozenset()  # windows that wrap round the image are global at its borders only
@@ -86,7 +86,7 @@ def read_layer(
         clipped,
         pattern,
         path,
-        reason=None if pattern else disagree,
+        reason=None if pattern else reason,
         causes=traces.real.in_order(causes),
         untracked=traces.real.untracked(traces.real.layers[key]),
         cut=read_layer(traces, key, kind, grid, local=True) if causes and not local else None,
