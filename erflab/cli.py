@@ -15,6 +15,9 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 INTERRUPTED = 130
 """The exit code of what Ctrl-C ended, as shells have it."""
 
+_failed: list[Exception] = []
+"""What the run of this process has raised: kept from Hydra, which would print all overrides before it is told."""
+
 
 def main() -> None:
     """`erflab [VERB] [OVERRIDES]`: exits with 1 and one line on any error that erflab or Hydra foresees."""
@@ -75,25 +78,25 @@ def _hydra(arguments: list[str]) -> None:
 
     register()
     sys.argv[1:] = arguments
-    failed: list[Exception] = []
-
-    def task(composed: Any) -> None:
-        try:
-            _task(composed)
-        except KeyboardInterrupt:
-            print(
-                f"erflab: interrupted; the same command with {_directory()} goes on from what was saved.",
-                file=sys.stderr,
-            )
-            raise
-        except Exception as error:
-            if _sweeping():
-                raise
-            failed.append(error)  # raised here, Hydra would tell all overrides before the error
-
-    hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(task)()
-    for error in failed:
+    _failed.clear()
+    hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(_job)()
+    for error in _failed:
         raise error
+
+
+def _job(composed: Any) -> None:
+    """What Hydra runs, here or in a process of a launcher's: one job."""
+    try:
+        _task(composed)
+    except KeyboardInterrupt:
+        print(
+            f"erflab: interrupted; the same command with {_directory()} goes on from what was saved.", file=sys.stderr
+        )
+        raise
+    except Exception as error:
+        if _sweeping():
+            raise
+        _failed.append(error)
 
 
 def _task(composed: Any) -> None:
