@@ -31,7 +31,9 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        message = _one_line(error)
+        from erflab.explanation import one_line
+
+        message = one_line(error, sys.argv[1:])
         if show_all or message is None:
             raise
         print(f"erflab: error: {message}", file=sys.stderr)
@@ -189,35 +191,3 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "theory": _theory,
     "--version": _version,
 }
-
-
-def _one_line(error: Exception) -> str | None:
-    """The message of a foreseen error, on one line; None for any other."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    from hydra.errors import HydraException, OverrideParseException
-    from omegaconf.errors import OmegaConfBaseException
-
-    from erflab.compose import explain, explain_unchosen
-    from erflab.errors import foreseen
-
-    if (message := foreseen(error)) is not None:
-        return message
-    if isinstance(error, BrokenProcessPool):
-        return (
-            "a process of the sweep was killed from outside, perhaps for want of memory; finished jobs are kept. The same "
-            "command with the same hydra.sweep.dir runs what is missing, with hydra.launcher.n_jobs=N fewer at a time."
-        )
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override!r} cannot be read as OPTION=VALUE; a value that holds any of = , ( ) [ ] {{ }} is quoted once "
-            "more within the shell's quotes: 'OPTION=\"VALUE\"'."
-        )
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
-        cause = f": {error.__cause__}" if str(error).startswith("Error merging override") else ""
-        return explain(f"{error}{cause}", sys.argv[1:])
-    if isinstance(error, OSError):
-        return f"{error}; give directories and files that can be read and written (hydra.run.dir, hydra.sweep.dir)."
-    if isinstance(error, AssertionError) and "Unexpected type for root" in str(error):
-        return explain_unchosen(sys.argv[1:])
-    return None

@@ -1,10 +1,10 @@
-"""The configuration as Hydra composes it: schemas of the groups, model names as options, and errors that help."""
+"""The configuration as Hydra composes it: schemas of the groups, and model names as options."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,12 @@ def _fingerprint(*, _root_: DictConfig) -> str:
 
 def _groups() -> str:
     """The groups and their options for `--help`."""
-    found = _choices()
+    found = choices()
     found["model"].append("any torchvision or timm name")
     return "\n".join(f"{group:<12} {', '.join(names)}" for group, names in found.items())
 
 
-def _choices() -> dict[str, list[str]]:
+def choices() -> dict[str, list[str]]:
     """The options of each group: the files, without the schema nodes that Hydra's own list shows."""
     found: dict[str, list[str]] = {}
     for file in sorted(config_directory().glob("*/*.yaml")):
@@ -160,60 +160,3 @@ def option_names() -> list[str]:
     """The dotted names of all options, and the groups."""
     groups = sorted({group for _, group, _ in SCHEMAS})
     return list(dict.fromkeys([name for _, name, _ in options()] + groups + ["seed"]))
-
-
-_EXTRAS = {"joblib": " (pip install 'erflab[joblib]' brings it)"}
-"""Options that a package brings along with their configuration, so that without it there is nothing that could say so."""
-
-
-def explain(message: str, overrides: Iterable[str]) -> str:
-    """One line for an error of Hydra's or OmegaConf's: what it says first, and the closest valid names."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    first = lines[0] if lines else message
-    missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", message)
-    if missing and (choices := _choices().get(missing[1]) or _listed(lines)):
-        install = _EXTRAS.get(missing[2], "")
-        near = closest(missing[2], choices)
-        return f"{missing[1]} has no option {missing[2]!r}{install}; choose from {', '.join(choices)}.{near}"
-    details = [line for line in lines[1:] if not _is_noise(line)]
-    names = option_names()
-    seen = [key for key in map(_key, overrides) if key and key in message]
-    wrong = [key for key in seen if key not in names and not _is_free(key)]
-    hint = "".join(f" No option {k!r}.{closest(k, names)}" for k in wrong)
-    if first.startswith("Could not override"):
-        hint += "".join(map(_elsewhere, seen))
-    return " ".join([first, *details[:3]]) + hint
-
-
-def explain_unchosen(overrides: Iterable[str]) -> str:
-    """One line for settings of a method that is not measured, on which Hydra fails without saying which."""
-    given = dict(override.partition("=")[::2] for override in overrides)
-    chosen = given.get("attribution", "gradient,occlusion")
-    keys = [key for key in given if key.startswith("attribution.") and key.split(".")[1] not in chosen]
-    return f"a setting of a method that is not chosen.{''.join(map(_elsewhere, keys))}"
-
-
-def _elsewhere(key: str) -> str:
-    """The sentence that says with which choice of its group an option is there; empty for no such option."""
-    choices = [heading for heading, name, _ in options() if name == key and "=" in heading]
-    return f" {key} is an option of {' and '.join(choices)}." if choices else ""
-
-
-def _listed(lines: list[str]) -> list[str]:
-    """The choices that a message of Hydra's lists."""
-    heading = next((n for n, line in enumerate(lines) if line.startswith("Available options in")), len(lines))
-    return [line for line in lines[heading + 1 :] if re.fullmatch(r"[\w.-]+", line)]
-
-
-def _is_noise(line: str) -> bool:
-    """Whether a line of a message says nothing to a user, or advises to add an option that will be refused."""
-    return re.match(r"(full_key|object_type|reference_type|To append to your config|Key ')", line) is not None
-
-
-def _key(override: str) -> str:
-    return re.split(r"[=@]", override, maxsplit=1)[0].lstrip("+~")
-
-
-def _is_free(key: str) -> bool:
-    """Keys that no schema lists: Hydra's own, and those of dictionaries."""
-    return key.startswith(("hydra", "experiment")) or ".arguments." in key

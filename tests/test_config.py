@@ -13,9 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from erflab import config as schema
 from erflab.analysis import LINE_SHAPES
-from erflab.compose import SCHEMAS, config_directory, explain, option_names, options, register, to_config
+from erflab.compose import SCHEMAS, config_directory, option_names, options, register, to_config
 from erflab.config import ErflabConfig
 from erflab.errors import ConfigError
+from erflab.explanation import explain
 from erflab.identity import fingerprint, identity
 from erflab.plots import KINDS
 
