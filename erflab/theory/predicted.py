@@ -59,6 +59,11 @@ class PredictedField:
     assumptions: tuple[str, ...]
     field: TheoreticalField
 
+    def __repr__(self) -> str:
+        """In a line; the map and the layers' energies would fill the screen."""
+        sides = " x ".join(map(str, self.map.shape))
+        return f"PredictedField({self.layer!r}, {self.variant!r}, unit={self.unit}, total={self.total:.4g}, map {sides} px)"
+
     @property
     def layer(self) -> str:
         """The layer's module name."""

@@ -151,6 +151,7 @@ def test_depthwise_identity_leaves_one_pixel():
     model.weight.zero_()[:, 0, 1, 1] = 1
     prediction = predicted_field(nn.Sequential(model, nn.Identity()), "1", (9, 9))
     assert prediction.total == 3
+    assert repr(prediction) == "PredictedField('1', 'data_free', unit=(4, 4), total=3, map 9 x 9 px)"
     assert float(prediction.map.sel(y=0, x=0)) == 3
 
 
