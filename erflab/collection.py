@@ -74,6 +74,8 @@ def gather(paths: Paths) -> tuple[pd.DataFrame, dict[str, str]]:
     columns = list(dict.fromkeys(name for row in rows for name in row if name not in (*varying, "flags")))
     order = dict.fromkeys(["run", "status", "reason", "part", *varying, *columns, "flags"])
     table = pd.DataFrame(rows, columns=list(order))
+    # Whole numbers that some runs lack would become 4.0.
+    table = table.astype(dict.fromkeys([name for name in varying if _is_whole([row[name] for row in rows])], "Int64"))
     table.attrs["left_out"] = left_out
     return table, left_out
 
@@ -138,6 +140,11 @@ def _varying(configurations: list[dict[str, Any]]) -> list[str]:
     known = [configuration for configuration in configurations if configuration]
     names = dict.fromkeys(name for configuration in known for name in configuration)
     return [name for name in names if len({json.dumps(c.get(name), sort_keys=True) for c in known}) > 1]
+
+
+def _is_whole(values: Iterable[Any]) -> bool:
+    """Whether all are integers that fit into 64 bits, or missing."""
+    return all(value is None or (type(value) is int and abs(value) < 2**63) for value in values)
 
 
 def _cells(values: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:

@@ -49,10 +49,23 @@ def read_ending(directory: Path) -> tuple[str, str] | None:
 
 
 def read_configuration(directory: Path) -> dict[str, Any]:
-    """The configuration of the run that failed in a directory; empty if none is known."""
+    """The configuration of the run in a directory that failed or has no result yet; empty if none is known."""
     try:
         return dict(json.loads((directory / FAILURE).read_text())["config"])
     except (OSError, ValueError, KeyError, TypeError):
+        return _composed(directory / ".hydra" / "config.yaml")
+
+
+def _composed(file: Path) -> dict[str, Any]:
+    """What Hydra composed, as it is written before a run measures; empty if it is not there or damaged."""
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        found = OmegaConf.load(file)
+        return dict(OmegaConf.to_container(found, resolve=True)) if isinstance(found, DictConfig) else {}  # type: ignore[arg-type]
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return {}
 
 

@@ -109,6 +109,19 @@ def test_infinite_sizes_are_numbers(sweep: Path, tmp_path: Path) -> None:
     assert collect(tmp_path)["trf_size_y (px)"][0] == math.inf
 
 
+def test_a_run_that_was_killed_has_its_options(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert erflab(monkeypatch, "-m", *TINY, "seed=3,4", "hydra.sweep.dir=sweep", "hydra.sweep.subdir=${seed}") == 0
+    for name in ("result.nc", "summary.json", "provenance.json"):
+        (folder / "sweep" / "4" / name).unlink()
+    (folder / "sweep" / "5" / ".hydra").mkdir(parents=True)
+    (folder / "sweep" / "5" / ".hydra" / "config.yaml").write_text("seed: [")  # killed while it was written
+    table = collect(folder / "sweep")
+    assert list(table["status"]) == ["finished", "unfinished", "unfinished"]
+    assert list(table["model.seed"])[:2] == [3, 4]  # an interpolation: ${seed}
+    assert table["model.seed"].isna()[2]
+    assert str(table["seed"].dtype) == "Int64"
+
+
 def test_the_verb_prints_names_and_writes(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
