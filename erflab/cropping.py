@@ -92,10 +92,8 @@ def _known_difference(targets: Sequence[Target], crop: Crop, loader: Loader) -> 
     try:
         model.to(torch.float64)
         known = _difference(targets, crop, replace(batch, images=batch.images.to(torch.float64)))
-    except (
-        MemoryError,
-        RuntimeError,
-    ):  # it does not fit, or the model keeps tensors that are neither parameter nor buffer
+    except (MemoryError, RuntimeError):
+        # It does not fit, or the model keeps tensors that are neither parameter nor buffer.
         return difference, False
     finally:
         model.to(loader.dtype)

@@ -62,9 +62,11 @@ def _composed(file: Path) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    from erflab.compose import as_plain
+
     try:
         found = OmegaConf.load(file)
-        return dict(OmegaConf.to_container(found, resolve=True)) if isinstance(found, DictConfig) else {}  # type: ignore[arg-type]
+        return as_plain(found) if isinstance(found, DictConfig) else {}
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
         return {}
 
