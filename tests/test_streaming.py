@@ -225,7 +225,9 @@ def _users_switches() -> Iterator[None]:
     assert switches() == before
 
 
-SWITCHES = pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="before torch 2.9")
+SWITCHES = pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="the newer switches of TF32 came with torch 2.9"
+)
 
 
 @SWITCHES
